@@ -1,0 +1,1 @@
+"""Retinal OCT B-scans classified in JAX."""

@@ -1,0 +1,51 @@
+"""The vocabulary: classes, arrays, a prediction, and the error that is the user's to mend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int32, UInt8
+
+CLASSES: tuple[str, ...] = ("CNV", "DME", "DRUSEN", "NORMAL")
+"""Class names in the order of every logit, probability and confusion-matrix axis."""
+
+Split: TypeAlias = Literal["train", "val", "calibration", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "calibration", "test")
+
+Resize: TypeAlias = Literal["squash", "letterbox", "crop"]
+Padding: TypeAlias = Literal["symmetric", "same"]
+
+# One B-scan as read from disk: grey, 0 (dark) to 255 (bright), rows from vitreous to choroid.
+ScanArray: TypeAlias = UInt8[np.ndarray, "height width"]
+# What the loader yields: resized grey scans and indices into CLASSES.
+ScanBatch: TypeAlias = UInt8[np.ndarray, "batch size size"]
+LabelBatch: TypeAlias = Int32[np.ndarray, "batch"]
+# What the model eats and makes, channels last.
+Images: TypeAlias = Float[Array, "batch height width channels"]
+FeatureMap: TypeAlias = Float[Array, "batch rows columns features"]
+Logits: TypeAlias = Float[Array, "batch classes"]
+
+
+class UserError(Exception):
+    """A mistake that the user can mend.
+
+    The message is one line: what is wrong, where, and what to do. Commands print it and exit
+    with code 2; a traceback would only hide it.
+    """
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the classifier says of one B-scan.
+
+    Attributes:
+      label: the most probable name of `CLASSES`.
+      probabilities: float32 of shape (4,), in the order of `CLASSES`, summing to 1.
+      logits: float32 of shape (4,), before the softmax.
+    """
+
+    label: str
+    probabilities: Float32[np.ndarray, "classes"]
+    logits: Float32[np.ndarray, "classes"]
