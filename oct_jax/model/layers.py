@@ -1,0 +1,380 @@
+"""Convolution, BatchNorm and activation: the unit that MobileNetV3 is made of.
+
+Arrays are channels last (NHWC). Parameters and BatchNorm statistics are float32; `dtype` is
+what the arithmetic on activations runs in.
+"""
+
+import functools
+from typing import Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float
+
+from oct_jax.types import Images, Padding
+
+Activation: TypeAlias = Literal["none", "relu", "hard_swish"]
+Lowering: TypeAlias = Literal["auto", "conv"]
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def pad_amounts(size: int, kernel: int, stride: int, padding: Padding) -> tuple[int, int]:
+    """Zeros before and after an axis of `size` pixels.
+
+    `"symmetric"` is PyTorch's (k - 1) // 2 on both sides. `"same"` is TensorFlow's: just enough
+    for an output of ceil(size / stride), the odd zero behind, so an even image at stride 2 is
+    sampled half a pixel away from where `"symmetric"` samples it.
+    """
+    if padding == "symmetric":
+        return (kernel - 1) // 2, (kernel - 1) // 2
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def _image_padding(
+    x: Array, kernel: Array, stride: int, padding: Padding
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    rows = pad_amounts(x.shape[1], kernel.shape[0], stride, padding)
+    columns = pad_amounts(x.shape[2], kernel.shape[1], stride, padding)
+    return rows, columns
+
+
+def conv(
+    x: Images,
+    kernel: Float[Array, "rows columns channels features"],
+    *,
+    stride: int = 1,
+    padding: Padding = "symmetric",
+) -> Images:
+    """Convolves NHWC images with an HWIO kernel."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        _image_padding(x, kernel, stride, padding),
+        dimension_numbers=_DIMENSIONS,
+    )
+
+
+def pointwise_conv(
+    x: Images, kernel: Float[Array, "channels features"], *, lowering: Lowering = "auto"
+) -> Images:
+    """Applies a 1x1 convolution, given as a matrix.
+
+    `"auto"` is a matrix product over the flattened pixels; `"conv"` is a convolution, which is
+    what an ONNX graph should hold.
+    """
+    if lowering == "conv":
+        return conv(x, kernel[None, None])
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
+
+
+def depthwise_conv(
+    x: Images,
+    kernel: Float[Array, "rows columns 1 channels"],
+    *,
+    stride: int = 1,
+    padding: Padding = "symmetric",
+    lowering: Lowering = "auto",
+) -> Images:
+    """Convolves every channel with its own kernel.
+
+    Args:
+      x: NHWC images.
+      kernel: one (rows, columns) stencil for each channel.
+      stride: of the output grid, both ways.
+      padding: see `pad_amounts`.
+      lowering: `"auto"` chooses when the computation is lowered: shifted products on a CPU,
+        grouped convolution elsewhere. `"conv"` is the grouped convolution everywhere.
+    """
+    pads = _image_padding(x, kernel, stride, padding)
+    if lowering == "conv":
+        return _grouped_conv(x, kernel, stride, pads)
+    return _depthwise_conv(x, kernel, stride, pads)
+
+
+def _grouped_conv(x, kernel, stride, pads):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        pads,
+        dimension_numbers=_DIMENSIONS,
+        feature_group_count=x.shape[-1],
+    )
+
+
+def _shifted(x, kernel_shape, stride, pads):
+    """Yields, for each tap of the kernel, the pixels that it multiplies."""
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    rows, columns = kernel_shape[:2]
+    height = (x.shape[1] - rows) // stride + 1
+    width = (x.shape[2] - columns) // stride + 1
+    for i in range(rows):
+        for j in range(columns):
+            yield (
+                x[:, i : i + stride * (height - 1) + 1 : stride][
+                    :, :, j : j + stride * (width - 1) + 1 : stride
+                ]
+            )
+
+
+def _shifted_conv(x, kernel, stride, pads):
+    taps = kernel.reshape(-1, kernel.shape[-1])
+    shifts = _shifted(x, kernel.shape, stride, pads)
+    return sum(shift * tap for shift, tap in zip(shifts, taps, strict=True))
+
+
+def _shifted_conv_transpose(residuals, dy, stride, pads):
+    x, kernel = residuals
+    (dx,) = jax.linear_transpose(lambda x: _shifted_conv(x, kernel, stride, pads), x)(dy)
+
+    def add_image(dkernel, image_and_cotangent):
+        image, cotangent = image_and_cotangent
+        shifts = _shifted(image[None], kernel.shape, stride, pads)
+        products = [jnp.sum(shift[0] * cotangent, (0, 1)) for shift in shifts]
+        return dkernel + jnp.stack(products).reshape(kernel.shape), None
+
+    dkernel, _ = lax.scan(add_image, jnp.zeros(kernel.shape, jnp.float32), (x, dy))
+    return dx, dkernel.astype(kernel.dtype)
+
+
+def _grouped_conv_transpose(residuals, dy, stride, pads):
+    _, vjp = jax.vjp(lambda x, kernel: _grouped_conv(x, kernel, stride, pads), *residuals)
+    return vjp(dy)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _depthwise_conv(x, kernel, stride, pads):
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=functools.partial(_shifted_conv, stride=stride, pads=pads),
+        default=functools.partial(_grouped_conv, stride=stride, pads=pads),
+    )
+
+
+def _depthwise_conv_forward(x, kernel, stride, pads):
+    return _depthwise_conv(x, kernel, stride, pads), (x, kernel)
+
+
+def _depthwise_conv_backward(stride, pads, residuals, dy):
+    return lax.platform_dependent(
+        residuals,
+        dy,
+        cpu=functools.partial(_shifted_conv_transpose, stride=stride, pads=pads),
+        default=functools.partial(_grouped_conv_transpose, stride=stride, pads=pads),
+    )
+
+
+_depthwise_conv.defvjp(_depthwise_conv_forward, _depthwise_conv_backward)
+
+
+def hard_swish(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """x * relu6(x + 3) / 6 (Howard et al. 2019, section 5.2)."""
+    # Looked up at call time: the ONNX exporter replaces this name with its HardSwish node.
+    return jax.nn.hard_swish(x)
+
+
+def activate(x: Float[Array, "..."], activation: Activation) -> Float[Array, "..."]:
+    """Applies the named activation."""
+    if activation == "relu":
+        return jax.nn.relu(x)
+    if activation == "hard_swish":
+        return hard_swish(x)
+    return x
+
+
+def batch_norm(
+    x: Images,
+    scale: Float[Array, "channels"],
+    bias: Float[Array, "channels"],
+    mean: Float[Array, "channels"],
+    var: Float[Array, "channels"],
+    *,
+    epsilon: float,
+    activation: Activation = "none",
+) -> Images:
+    """Normalises with given (running) statistics, then activates.
+
+    Ioffe & Szegedy 2015, algorithm 2. The four vectors are float32; the result has the dtype of
+    `x`.
+    """
+    multiplier = scale * lax.rsqrt(var + epsilon)
+    offset = bias - mean * multiplier
+    return activate(x * multiplier.astype(x.dtype) + offset.astype(x.dtype), activation)
+
+
+def batch_norm_train(
+    x: Images,
+    scale: Float[Array, "channels"],
+    bias: Float[Array, "channels"],
+    *,
+    epsilon: float,
+    activation: Activation = "none",
+) -> tuple[Images, Float[Array, "channels"], Float[Array, "channels"]]:
+    """Normalises with the statistics of the batch itself, then activates.
+
+    Ioffe & Szegedy 2015, algorithm 1.
+
+    Returns:
+      The activated batch in the dtype of `x`, and the float32 mean and *biased* variance (divided
+      by the number of pixels n) that normalised it. TensorFlow and Flax put that variance into
+      the running statistics and so does `ConvNorm`; PyTorch puts n / (n - 1) times it there,
+      which differs by 1/1568 in the smallest layer of a batch of 32.
+    """
+    mean = jnp.mean(x, (0, 1, 2), dtype=jnp.float32)
+    var = jnp.mean(jnp.square(x.astype(jnp.float32) - mean), (0, 1, 2))
+    y = batch_norm(x, scale, bias, mean, var, epsilon=epsilon, activation=activation)
+    return y, lax.stop_gradient(mean), lax.stop_gradient(var)
+
+
+_kaiming_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class ConvNorm(nnx.Module):
+    """Convolution -> BatchNorm -> activation; or, folded, convolution + bias -> activation.
+
+    Attributes:
+      kernel: (in, out) for a 1x1 convolution, (k, k, 1, out) for a depthwise one, else
+        (k, k, in, out).
+      scale, mean, var: (out,), of BatchNorm; absent when folded.
+      bias: (out,), BatchNorm's shift, or the convolution's bias when folded.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        kernel: int = 1,
+        stride: int = 1,
+        depthwise: bool = False,
+        activation: Activation = "none",
+        padding: Padding = "symmetric",
+        epsilon: float = 1e-3,
+        momentum: float = 0.99,
+        folded: bool = False,
+        dtype: jax.typing.DTypeLike = jnp.float32,
+        lowering: Lowering = "auto",
+        rngs: nnx.Rngs,
+    ):
+        shape = (kernel, kernel, 1 if depthwise else in_features, out_features)
+        if kernel == 1 and not depthwise:
+            shape = shape[2:]
+        self.kernel = nnx.Param(_kaiming_fan_out(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(out_features))
+        if not folded:
+            self.scale = nnx.Param(jnp.ones(out_features))
+            self.mean = nnx.BatchStat(jnp.zeros(out_features))
+            self.var = nnx.BatchStat(jnp.ones(out_features))
+        self.stride = stride
+        self.depthwise = depthwise
+        self.activation = activation
+        self.padding = padding
+        self.epsilon = epsilon
+        self.momentum = momentum
+        self.folded = folded
+        self.dtype = dtype
+        self.lowering = lowering
+
+    def __call__(self, x: Images, *, train: bool) -> Images:
+        """Applies the unit.
+
+        `train=True` normalises with the batch's statistics and moves the running ones towards
+        them by 1 - momentum; `train=False` uses the running ones. Folded, the two are the same.
+        """
+        y = self._convolve(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
+        if self.folded:
+            return activate(y + self.bias[...].astype(self.dtype), self.activation)
+        affine = self.scale[...], self.bias[...]
+        if not train:
+            return batch_norm(
+                y,
+                *affine,
+                self.mean[...],
+                self.var[...],
+                epsilon=self.epsilon,
+                activation=self.activation,
+            )
+        y, mean, var = batch_norm_train(
+            y, *affine, epsilon=self.epsilon, activation=self.activation
+        )
+        self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
+        self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * var
+        return y
+
+    def _convolve(self, x, kernel):
+        if kernel.ndim == 2:
+            return pointwise_conv(x, kernel, lowering=self.lowering)
+        if self.depthwise:
+            return depthwise_conv(
+                x, kernel, stride=self.stride, padding=self.padding, lowering=self.lowering
+            )
+        return conv(x, kernel, stride=self.stride, padding=self.padding)
+
+
+class Pointwise(nnx.Module):
+    """1x1 convolution with a bias.
+
+    Attributes:
+      kernel: (in, out).
+      bias: (out,).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        dtype: jax.typing.DTypeLike = jnp.float32,
+        lowering: Lowering = "auto",
+        rngs: nnx.Rngs,
+    ):
+        shape = (in_features, out_features)
+        self.kernel = nnx.Param(_kaiming_fan_out(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(out_features))
+        self.dtype = dtype
+        self.lowering = lowering
+
+    def __call__(self, x: Images) -> Images:
+        """Maps (batch, height, width, in) to (batch, height, width, out)."""
+        kernel = self.kernel[...].astype(self.dtype)
+        y = pointwise_conv(x.astype(self.dtype), kernel, lowering=self.lowering)
+        return y + self.bias[...].astype(self.dtype)
+
+
+def global_average_pool(x: Images) -> Images:
+    """Averages over rows and columns, kept as axes of length 1.
+
+    A window over the whole image rather than `x.mean`: the ONNX exporter knows the first as
+    GlobalAveragePool and turns the second into arithmetic on shapes.
+    """
+    return nnx.avg_pool(x, window_shape=x.shape[1:3])
+
+
+class SqueezeExcite(nnx.Module):
+    """Scales every channel by a gate computed from all channels' averages.
+
+    Hu et al. 2018, with the hard sigmoid relu6(x + 3) / 6 of Howard et al. 2019, section 5.3.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        squeezed: int,
+        *,
+        dtype: jax.typing.DTypeLike = jnp.float32,
+        lowering: Lowering = "auto",
+        rngs: nnx.Rngs,
+    ):
+        self.reduce = Pointwise(features, squeezed, dtype=dtype, lowering=lowering, rngs=rngs)
+        self.expand = Pointwise(squeezed, features, dtype=dtype, lowering=lowering, rngs=rngs)
+
+    def __call__(self, x: Images) -> Images:
+        """Returns `x` with each channel gated; the shape is kept."""
+        gate = jax.nn.relu(self.reduce(global_average_pool(x)))
+        return x * jax.nn.hard_sigmoid(self.expand(gate))
