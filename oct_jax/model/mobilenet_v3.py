@@ -1,0 +1,260 @@
+"""MobileNetV3-Large (Howard et al. 2019, table 1) and its minimalistic variant.
+
+The network is a `backbone`, images to feature map, and a `head`, feature map to logits, so that
+each can be trained, explained or exported without the other.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, PRNGKeyArray
+
+from oct_jax.model.layers import (
+    Activation,
+    ConvNorm,
+    Lowering,
+    SqueezeExcite,
+    activate,
+    global_average_pool,
+)
+from oct_jax.types import FeatureMap, Images, Logits, Padding
+
+
+class Block(NamedTuple):
+    """One row of the paper's table: an inverted residual."""
+
+    kernel: int
+    expanded: int
+    out: int
+    squeeze: bool
+    activation: Activation
+    stride: int
+
+
+# fmt: off
+LARGE = (
+    #     kernel expanded out squeeze activation    stride
+    Block(3,     16,      16,  False, "relu",       1),
+    Block(3,     64,      24,  False, "relu",       2),
+    Block(3,     72,      24,  False, "relu",       1),
+    Block(5,     72,      40,  True,  "relu",       2),
+    Block(5,     120,     40,  True,  "relu",       1),
+    Block(5,     120,     40,  True,  "relu",       1),
+    Block(3,     240,     80,  False, "hard_swish", 2),
+    Block(3,     200,     80,  False, "hard_swish", 1),
+    Block(3,     184,     80,  False, "hard_swish", 1),
+    Block(3,     184,     80,  False, "hard_swish", 1),
+    Block(3,     480,     112, True,  "hard_swish", 1),
+    Block(3,     672,     112, True,  "hard_swish", 1),
+    Block(5,     672,     160, True,  "hard_swish", 2),
+    Block(5,     960,     160, True,  "hard_swish", 1),
+    Block(5,     960,     160, True,  "hard_swish", 1),
+)
+# fmt: on
+STEM = 16
+HIDDEN = 1280
+STRIDE = 32
+"""Pixels of the image for one position of the feature map."""
+
+
+@dataclass(frozen=True)
+class MobileNetV3Config:
+    """What the network computes; hashable, and JSON through `dataclasses.asdict`.
+
+    Attributes:
+      variant: `"large_minimalistic"` has 3x3 kernels and ReLU throughout and no squeeze-excite.
+      width: multiplier of every channel count; see `channels_of`.
+      padding: of strided convolutions, as the weights were trained; see `layers.pad_amounts`.
+      bn_epsilon: added to BatchNorm's variances, as the weights were trained.
+      bn_momentum: share of the old running statistics that one training step keeps.
+      num_classes: length of the logits.
+      channels: of the input images.
+      dropout: rate before the classifier, in training.
+      dtype: of the backbone's arithmetic; parameters, statistics and the head stay float32.
+      folded: BatchNorm is folded into the convolutions (see `oct_jax.model.fold`).
+      lowering: `"conv"` writes every convolution as one, for ONNX; see `layers`.
+      remat: `"blocks"` recomputes each inverted residual in the backward pass rather than keep
+        its activations.
+    """
+
+    variant: Literal["large", "large_minimalistic"] = "large"
+    width: float = 1.0
+    padding: Padding = "symmetric"
+    bn_epsilon: float = 1e-3
+    bn_momentum: float = 0.99
+    num_classes: int = 4
+    channels: int = 3
+    dropout: float = 0.2
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    folded: bool = False
+    lowering: Lowering = "auto"
+    remat: Literal["none", "blocks"] = "none"
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """Rounds to a multiple of `divisor` that is not more than 10 % below `value`."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded if rounded >= 0.9 * value else rounded + divisor
+
+
+def channels_of(channels: int, config: MobileNetV3Config) -> int:
+    """Channel count at the configured width, by torchvision's rule.
+
+    Every count of the table, the stem's and the hidden layer's are multiplied and made divisible
+    by 8; the last feature map has six times the channels of the last block. timm and Keras
+    differ from it below or above width 1 (they keep the stem and the hidden layer); all three
+    agree at width 1, which every published weight file here has.
+    """
+    return make_divisible(channels * config.width)
+
+
+def blocks_of(config: MobileNetV3Config) -> tuple[Block, ...]:
+    """The table of the configured variant and width."""
+    blocks = LARGE
+    if config.variant == "large_minimalistic":
+        blocks = [b._replace(kernel=3, squeeze=False, activation="relu") for b in blocks]
+    return tuple(
+        b._replace(expanded=channels_of(b.expanded, config), out=channels_of(b.out, config))
+        for b in blocks
+    )
+
+
+def feature_channels(config: MobileNetV3Config) -> int:
+    """Channels of the last feature map: 960 at width 1."""
+    return 6 * blocks_of(config)[-1].out
+
+
+def last_activation(config: MobileNetV3Config) -> Activation:
+    """The activation of stem, last convolution and head."""
+    return "hard_swish" if config.variant == "large" else "relu"
+
+
+def _conv_norm(config: MobileNetV3Config, rngs: nnx.Rngs, in_features, out_features, **kwargs):
+    return ConvNorm(
+        in_features,
+        out_features,
+        padding=config.padding,
+        epsilon=config.bn_epsilon,
+        momentum=config.bn_momentum,
+        folded=config.folded,
+        dtype=jnp.dtype(config.dtype),
+        lowering=config.lowering,
+        rngs=rngs,
+        **kwargs,
+    )
+
+
+class InvertedResidual(nnx.Module):
+    """Expand, depthwise, squeeze-excite, project; plus the input where shapes allow.
+
+    Sandler et al. 2018, section 3.3; squeeze-excite as in Howard et al. 2019, section 5.3, with
+    a quarter of the expanded channels. A block that does not widen has no `expand`.
+    """
+
+    def __init__(
+        self, in_features: int, block: Block, config: MobileNetV3Config, *, rngs: nnx.Rngs
+    ):
+        kernel, expanded, out, squeeze, activation, stride = block
+        dtype = jnp.dtype(config.dtype)
+        self.expand = nnx.data(None)
+        if expanded != in_features:
+            self.expand = _conv_norm(config, rngs, in_features, expanded, activation=activation)
+        self.depthwise = _conv_norm(
+            config,
+            rngs,
+            expanded,
+            expanded,
+            kernel=kernel,
+            stride=stride,
+            depthwise=True,
+            activation=activation,
+        )
+        self.squeeze_excite = nnx.data(None)
+        if squeeze:
+            self.squeeze_excite = SqueezeExcite(
+                expanded,
+                make_divisible(expanded // 4),
+                dtype=dtype,
+                lowering=config.lowering,
+                rngs=rngs,
+            )
+        self.project = _conv_norm(config, rngs, expanded, out)
+        self.residual = stride == 1 and in_features == out
+
+    def __call__(self, x: Images, *, train: bool) -> Images:
+        """Maps (batch, height, width, in) to (batch, height/stride, width/stride, out)."""
+        y = x if self.expand is None else self.expand(x, train=train)
+        y = self.depthwise(y, train=train)
+        if self.squeeze_excite is not None:
+            y = self.squeeze_excite(y)
+        y = self.project(y, train=train)
+        return x + y if self.residual else y
+
+
+class Backbone(nnx.Module):
+    """Images to the last feature map."""
+
+    def __init__(self, config: MobileNetV3Config, *, rngs: nnx.Rngs):
+        activation = last_activation(config)
+        features = channels_of(STEM, config)
+        self.stem = _conv_norm(
+            config, rngs, config.channels, features, kernel=3, stride=2, activation=activation
+        )
+        # Keyed by the row of the table, as strings: every path in the parameters is of names.
+        self.blocks = nnx.Dict()
+        for row, block in enumerate(blocks_of(config)):
+            self.blocks[str(row)] = InvertedResidual(features, block, config, rngs=rngs)
+            features = block.out
+        self.last = _conv_norm(
+            config, rngs, features, feature_channels(config), activation=activation
+        )
+        self.remat = config.remat == "blocks"
+
+    def __call__(self, images: Images, *, train: bool) -> FeatureMap:
+        """Maps normalised images to (batch, height/32, width/32, feature_channels)."""
+
+        def apply(block, x):
+            return block(x, train=train)
+
+        if self.remat:
+            apply = nnx.remat(apply)
+        x = self.stem(images, train=train)
+        for row in range(len(self.blocks)):
+            x = apply(self.blocks[str(row)], x)
+        return self.last(x, train=train)
+
+
+class Head(nnx.Module):
+    """The last feature map to logits, in float32 whatever the backbone computes in."""
+
+    def __init__(self, config: MobileNetV3Config, *, rngs: nnx.Rngs):
+        init = nnx.initializers.normal(0.01)
+        hidden = channels_of(HIDDEN, config)
+        self.hidden = nnx.Linear(feature_channels(config), hidden, kernel_init=init, rngs=rngs)
+        self.classifier = nnx.Linear(hidden, config.num_classes, kernel_init=init, rngs=rngs)
+        self.activation = last_activation(config)
+        self.dropout = config.dropout
+
+    def __call__(self, features: FeatureMap, *, dropout_key: PRNGKeyArray | None = None) -> Logits:
+        """Maps a feature map to (batch, num_classes); without a key, nothing is dropped."""
+        x = global_average_pool(features.astype(jnp.float32))[:, 0, 0]
+        x = activate(self.hidden(x), self.activation)
+        if dropout_key is not None:
+            x = _dropout(dropout_key, x, self.dropout)
+        return self.classifier(x)
+
+
+def _dropout(key: PRNGKeyArray, x: Array, rate: float) -> Array:
+    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(keep, x / (1 - rate), 0)
+
+
+class MobileNetV3(nnx.Module):
+    """MobileNetV3-Large: `head(backbone(images, train=False))` are logits."""
+
+    def __init__(self, config: MobileNetV3Config, *, rngs: nnx.Rngs):
+        self.backbone = Backbone(config, rngs=rngs)
+        self.head = Head(config, rngs=rngs)
