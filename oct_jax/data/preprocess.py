@@ -1,0 +1,198 @@
+"""From a scan to the model's input: the one definition of resize, grey handling and z-score.
+
+Training, evaluation, explanation and the exported graph use this module or are tested against it.
+The scan stays uint8 and grey until `normalise`, which runs on the accelerator.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import get_args
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32, UInt8
+from PIL import Image
+
+from oct_jax.types import Resize, ScanArray, UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """How a scan becomes the model's input; saved with every trained model.
+
+    Attributes:
+      size: side of the square that the model eats, pixels.
+      resize: `squash` changes the aspect ratio to fit the whole scan; `letterbox` keeps it and
+        pads with black; `crop` keeps it and takes the central square.
+      mean: of each channel, on the [0, 1] scale; its length is the number of channels.
+      std: of each channel, on the [0, 1] scale.
+
+    Raises:
+      UserError: a value that no scan could be prepared with.
+    """
+
+    size: int = 224
+    resize: Resize = "squash"
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self):
+        if self.size < 1:
+            raise UserError(f"size={self.size}: the model's input needs a side of 1 pixel or more")
+        if self.resize not in get_args(Resize):
+            choices = ", ".join(get_args(Resize))
+            raise UserError(f"resize={self.resize!r}: choose one of {choices}")
+        if not self.mean or len(self.mean) != len(self.std):
+            raise UserError(
+                f"mean={self.mean} std={self.std}: give one value of each for every channel"
+            )
+        if not all(map(math.isfinite, self.mean)) or not all(0 < s < math.inf for s in self.std):
+            raise UserError(
+                f"mean={self.mean} std={self.std}: means must be finite, deviations above 0"
+            )
+
+    @property
+    def channels(self) -> int:
+        """Number of channels that the grey scan is repeated to."""
+        return len(self.mean)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Along one axis: `extent` scan pixels from `start` become `length` pixels after `padding`."""
+
+    start: float
+    extent: int
+    padding: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Which part of a scan lands where in the model's input."""
+
+    rows: Span
+    columns: Span
+
+
+def geometry(scan_shape: tuple[int, int], preprocess: Preprocess) -> Geometry:
+    """Where a scan of this shape (height, width) lands in the (size, size) input.
+
+    All three forms are symmetric about the centre, so that a mirrored scan gives the mirrored
+    input: the letterbox pads both sides alike (its inner length is the nearest to the true aspect
+    ratio with the parity of `size`), and the crop may start on half a pixel.
+    """
+    size = preprocess.size
+    if preprocess.resize == "squash":
+        spans = [Span(0.0, extent, 0, size) for extent in scan_shape]
+    elif preprocess.resize == "letterbox":
+        longest = max(scan_shape)
+        paddings = [
+            min(round(size * (longest - extent) / (2 * longest)), (size - 1) // 2)
+            for extent in scan_shape
+        ]
+        spans = [
+            Span(0.0, extent, padding, size - 2 * padding)
+            for extent, padding in zip(scan_shape, paddings, strict=True)
+        ]
+    else:
+        shortest = min(scan_shape)
+        spans = [Span((extent - shortest) / 2, shortest, 0, size) for extent in scan_shape]
+    return Geometry(*spans)
+
+
+def resize_scan(scan: ScanArray, preprocess: Preprocess) -> UInt8[np.ndarray, "size size"]:
+    """Resize to (size, size) by antialiased bicubic interpolation, Pillow's on 8-bit grey.
+
+    The letterbox pads with 0: a constant that needs no guess at the background, which is near
+    black in the vitreous and white in the wedges that scanners leave at the border. Crop is the
+    resize of the central square straight to its final size; the scaled long side never exists, so
+    that a very long scan costs no memory.
+
+    Args:
+      scan: uint8 grey, any shape from (1, 1).
+      preprocess: the target size and form.
+
+    Returns:
+      uint8 of shape (size, size), in 0..255.
+    """
+    spans = geometry(scan.shape, preprocess)
+    rows, columns = spans.rows, spans.columns
+    box = (columns.start, rows.start, columns.start + columns.extent, rows.start + rows.extent)
+    resized = Image.fromarray(scan).resize(
+        (columns.length, rows.length), Image.Resampling.BICUBIC, box
+    )
+    padded = np.zeros((preprocess.size, preprocess.size), np.uint8)
+    padded[
+        rows.padding : rows.padding + rows.length,
+        columns.padding : columns.padding + columns.length,
+    ] = resized
+    return padded
+
+
+def to_scan_coordinates(
+    values: Float32[np.ndarray, "size size"],
+    scan_shape: tuple[int, int],
+    preprocess: Preprocess,
+) -> Float32[np.ndarray, "height width"]:
+    """Carry a map over the model's input back onto the scan, the inverse of `resize_scan`.
+
+    Bilinear between pixel centres, never beyond the map's own smallest and largest value.
+    What lies on the letterbox's padding is dropped; scan pixels outside the crop get 0.
+
+    Args:
+      values: float32 of shape (size, size), for example a heatmap in [0, 1].
+      scan_shape: (height, width) of the scan.
+      preprocess: what the input was made with.
+
+    Returns:
+      float32 of shape `scan_shape`.
+    """
+    spans = geometry(scan_shape, preprocess)
+    above, below, along_rows, inside_rows = _sample(scan_shape[0], spans.rows)
+    left, right, along_columns, inside_columns = _sample(scan_shape[1], spans.columns)
+    upper, lower = values[above], values[below]
+    bands = upper + (lower - upper) * along_rows[:, None]
+    west, east = bands[:, left], bands[:, right]
+    carried = west + (east - west) * along_columns
+    # Rounding may pass an end by one unit in the last place.
+    carried = np.clip(carried, values.min(), values.max())
+    return carried * (inside_rows[:, None] & inside_columns)
+
+
+def _sample(count: int, span: Span):
+    """For `count` scan pixels: the two input pixels around each, the way between, and if inside."""
+    centres = (np.arange(count) + 0.5 - span.start) / span.extent
+    inside = (centres >= 0) & (centres <= 1)
+    positions = np.clip(centres * span.length - 0.5, 0, span.length - 1)
+    first = np.floor(positions).astype(np.int64)
+    second = np.minimum(first + 1, span.length - 1)
+    between = (positions - first).astype(np.float32)
+    return first + span.padding, second + span.padding, between, inside
+
+
+def normalise(
+    images: UInt8[Array | np.ndarray, "batch size size"]
+    | Float[Array | np.ndarray, "batch size size"],
+    preprocess: Preprocess,
+    dtype: DTypeLike = jnp.float32,
+) -> Float[Array, "batch size size channels"]:
+    """Grey to channels, then the z-score of the weights: (image / 255 - mean) / std.
+
+    Pure and jit-able. Computed in float32 whatever the `dtype` of the result.
+
+    Args:
+      images: (batch, size, size) grey, uint8 or float, in 0..255.
+      preprocess: mean and std of each channel.
+      dtype: of the result.
+
+    Returns:
+      (batch, size, size, channels) of `dtype`.
+    """
+    mean = jnp.asarray(preprocess.mean, jnp.float32)
+    std = jnp.asarray(preprocess.std, jnp.float32)
+    grey = jnp.asarray(images).astype(jnp.float32)[..., None] / 255.0
+    return ((grey - mean) / std).astype(dtype)
