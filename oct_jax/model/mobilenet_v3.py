@@ -94,7 +94,7 @@ class MobileNetV3Config:
     remat: Literal["none", "blocks"] = "none"
 
 
-def make_divisible(value: float, divisor: int = 8) -> int:
+def make_divisible(value: int | float, divisor: int = 8) -> int:
     """Rounds to a multiple of `divisor` that is not more than 10 % below `value`."""
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded if rounded >= 0.9 * value else rounded + divisor

@@ -3,7 +3,7 @@
 import math
 import zlib
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ class Variables(NamedTuple):
     stats: Tree
 
 
+@runtime_checkable
 class Model(Protocol):
     """An image classifier as pure functions; static and hashable, so it may be closed over.
 
