@@ -140,8 +140,8 @@ def to_scan_coordinates(
 ) -> Float32[np.ndarray, "height width"]:
     """Carry a map over the model's input back onto the scan, the inverse of `resize_scan`.
 
-    Bilinear between pixel centres, never beyond the map's own smallest and largest value.
-    What lies on the letterbox's padding is dropped; scan pixels outside the crop get 0.
+    Bilinear between pixel centres; a map in [0, 1] stays in [0, 1]. What lies on the
+    letterbox's padding is dropped; scan pixels outside the crop get 0.
 
     Args:
       values: float32 of shape (size, size), for example a heatmap in [0, 1].
@@ -158,8 +158,6 @@ def to_scan_coordinates(
     bands = upper + (lower - upper) * along_rows[:, None]
     west, east = bands[:, left], bands[:, right]
     carried = west + (east - west) * along_columns
-    # Rounding may pass an end by one unit in the last place.
-    carried = np.clip(carried, values.min(), values.max())
     return carried * (inside_rows[:, None] & inside_columns)
 
 
