@@ -1,19 +1,379 @@
-"""Strict `key=value` configuration: one frozen dataclass for each command."""
+"""Strict `key=value` configuration: one frozen dataclass for each command.
+
+chz turns `key=value` words into typed, immutable values; this module adds what a person at a
+terminal needs of it: one line for each mistake, that names the key, the value and the choices.
+"""
 
 from __future__ import annotations
 
+import difflib
+import math
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
 import chz
+from chz.blueprint import (
+    ConstructionException,
+    ExtraneousBlueprintArg,
+    InvalidBlueprintArg,
+    MissingBlueprintArg,
+)
+from chz.util import MISSING
+
+from oct_jax.types import Resize, UserError
+
+Config = TypeVar("Config")
+_CHZ_ERRORS = (
+    ConstructionException,
+    ExtraneousBlueprintArg,
+    InvalidBlueprintArg,
+    MissingBlueprintArg,
+)
+
+
+def at_least(low: float) -> Callable[[Any, str], None]:
+    """A validator: the value, where there is one, is finite and not below `low`."""
+    return _check(lambda value: low <= value, f"at least {low:g}")
+
+
+def above(low: float) -> Callable[[Any, str], None]:
+    """A validator: the value, where there is one, is finite and above `low`."""
+    return _check(lambda value: low < value, f"above {low:g}")
+
+
+def between(low: float, high: float) -> Callable[[Any, str], None]:
+    """A validator: the value lies in the closed interval from `low` to `high`."""
+    return _check(lambda value: low <= value <= high, f"from {low:g} to {high:g}")
+
+
+def below(low: float, high: float) -> Callable[[Any, str], None]:
+    """A validator: the value is at least `low` and below `high`."""
+    return _check(lambda value: low <= value < high, f"at least {low:g} and below {high:g}")
+
+
+def _check(holds: Callable[[float], bool], words: str) -> Callable[[Any, str], None]:
+    def validate(config: Any, name: str) -> None:
+        value = getattr(config, name)
+        if value is not None and not (math.isfinite(value) and holds(value)):
+            raise UserError(f"{name.removeprefix('X_')}={value}: must be {words}")
+
+    return validate
+
+
+def _not_empty(config: Any, name: str) -> None:
+    if getattr(config, name) == "":
+        raise UserError(f"{name.removeprefix('X_')}=: must not be empty")
 
 
 @chz.chz
 class Augment:
     """Strength of every random change to a training scan; 0 turns one off."""
 
-    flip: float = chz.field(default=0.5, doc="probability of a horizontal flip (left and right eye)")
-    rotation: float = chz.field(default=10.0, doc="largest rotation either way, degrees")
-    zoom: float = chz.field(default=0.1, doc="largest relative zoom in or out")
-    shift: float = chz.field(default=0.05, doc="largest shift, fraction of the side")
-    brightness: float = chz.field(default=0.1, doc="largest brightness change, fraction of 255")
-    contrast: float = chz.field(default=0.2, doc="largest relative contrast change about the mean")
-    gamma: float = chz.field(default=0.2, doc="largest |log gamma|")
-    speckle: float = chz.field(default=0.05, doc="standard deviation of multiplicative noise")
+    flip: float = chz.field(
+        default=0.5,
+        validator=between(0, 1),
+        doc="probability of a horizontal flip (left and right eye)",
+    )
+    rotation: float = chz.field(
+        default=10.0, validator=between(0, 180), doc="largest rotation either way, degrees"
+    )
+    zoom: float = chz.field(
+        default=0.1, validator=below(0, 1), doc="largest relative zoom in or out"
+    )
+    shift: float = chz.field(
+        default=0.05, validator=below(0, 1), doc="largest shift, fraction of the side"
+    )
+    brightness: float = chz.field(
+        default=0.1, validator=between(0, 1), doc="largest brightness change, fraction of 255"
+    )
+    contrast: float = chz.field(
+        default=0.2, validator=below(0, 1), doc="largest relative contrast change about the mean"
+    )
+    gamma: float = chz.field(default=0.2, validator=between(0, 3), doc="largest |log gamma|")
+    speckle: float = chz.field(
+        default=0.05,
+        validator=between(0, 1),
+        doc="standard deviation of multiplicative noise",
+    )
+
+
+# Settings that belong to the run, not to one stage: the frozen stage fixes them, the finetune
+# stage takes them over, and a word that contradicts them is refused.
+RUN_WIDE = (
+    "data",
+    "manifest",
+    "on_bad_scan",
+    "phantom_patients",
+    "weights",
+    "variant",
+    "width",
+    "image_size",
+    "resize",
+    "seed",
+)
+# Settings that do not change what is computed: a resumed stage may be given others.
+FREE_ON_RESUME = ("checkpoint_steps", "threads", "restart")
+
+
+@chz.chz
+class TrainConfig:
+    """Train one of the two stages of transfer learning."""
+
+    stage: Literal["frozen", "finetune"] = chz.field(
+        doc="frozen: the head alone learns; finetune: end to end, from the frozen stage's best"
+    )
+    run: str = chz.field(default="runs/default", validator=_not_empty, doc="the run folder")
+    data: str = chz.field(
+        default="phantom",
+        validator=_not_empty,
+        doc="a folder of scans, or phantom: synthetic scans made by the package",
+    )
+    manifest: str | None = chz.field(
+        default=None, doc="a manifest.csv of an earlier run, to use its scans and splits exactly"
+    )
+    on_bad_scan: Literal["refuse", "skip"] = chz.field(
+        default="refuse", doc="what to do with unreadable or wrongly filed scans"
+    )
+    phantom_patients: int = chz.field(
+        default=240, validator=at_least(24), doc="synthetic patients, where data=phantom"
+    )
+    weights: str = chz.field(
+        default="auto",
+        validator=_not_empty,
+        doc="timm, torchvision, torchvision_v1, keras, minimalistic, random or a file;"
+        " auto: timm for scans, random for the phantom",
+    )
+    variant: Literal["large", "large_minimalistic"] = chz.field(
+        default="large", doc="architecture, where weights=random; a weight file brings its own"
+    )
+    width: float = chz.field(
+        default=1.0,
+        validator=above(0),
+        doc="width multiplier, where weights=random; a weight file brings its own",
+    )
+    image_size: int = chz.field(
+        default=224, validator=at_least(32), doc="side to which scans are resized, pixels"
+    )
+    resize: Resize = chz.field(
+        default="squash", doc="squash to the square, letterbox (pad), or crop the centre"
+    )
+    seed: int = chz.field(
+        default=0, validator=at_least(0), doc="seed of split, order, augmentation, dropout, head"
+    )
+    epochs: int | None = chz.field(
+        default=None, validator=at_least(1), doc="passes over the training scans (10; finetune 15)"
+    )
+    batch_size: int = chz.field(
+        default=32, validator=at_least(1), doc="scans in a step, over all devices and processes"
+    )
+    accumulate: int = chz.field(
+        default=1,
+        validator=at_least(1),
+        doc="micro-batches that one step adds up, for small devices; divides batch_size",
+    )
+    learning_rate: float | None = chz.field(
+        default=None, validator=above(0), doc="peak learning rate (1e-3; finetune 1e-5)"
+    )
+    schedule: Literal["cosine", "constant"] = chz.field(
+        default="cosine", doc="learning rate after warm-up: cosine to 0, or constant"
+    )
+    warmup_epochs: float = chz.field(
+        default=1.0, validator=at_least(0), doc="epochs of linear warm-up from 0"
+    )
+    weight_decay: float = chz.field(
+        default=1e-4, validator=at_least(0), doc="AdamW's decay of kernels (not of norms, biases)"
+    )
+    class_weights: Literal["balanced", "none"] = chz.field(
+        default="balanced", doc="balanced: each class weighs N/(K n_c) in the loss"
+    )
+    label_smoothing: float = chz.field(
+        default=0.05, validator=below(0, 1), doc="share of the target spread over all classes"
+    )
+    dropout: float = chz.field(
+        default=0.2, validator=below(0, 1), doc="dropout rate before the last layer"
+    )
+    batchnorm: Literal["auto", "frozen", "update"] = chz.field(
+        default="auto",
+        doc="finetune: keep the pretrained BatchNorm statistics, or update them;"
+        " auto: frozen for pretrained weights, update for random ones",
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = chz.field(
+        default="auto", doc="compute type; auto: bfloat16 on TPU and GPU, float32 on CPU"
+    )
+    remat: Literal["none", "blocks"] = chz.field(
+        default="none", doc="blocks: recompute each block in the backward pass to save memory"
+    )
+    augment: Augment = chz.field(default_factory=Augment, doc="strengths of augmentation")
+    threads: int = chz.field(
+        default=4, validator=at_least(1), doc="threads that read and prepare scans"
+    )
+    checkpoint_steps: int = chz.field(
+        default=500, validator=at_least(1), doc="steps between checkpoints inside an epoch"
+    )
+    restart: bool = chz.field(
+        default=False, doc="drop what this stage already has and train it from its start"
+    )
+
+    @chz.validate
+    def _accumulate_divides(self) -> None:
+        if self.batch_size % self.accumulate:
+            raise UserError(
+                f"accumulate={self.accumulate}: must divide batch_size={self.batch_size}"
+            )
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs, with the stage's default where none were given."""
+        return self.epochs or {"frozen": 10, "finetune": 15}[self.stage]
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """Learning rate, with the stage's default where none was given."""
+        return self.learning_rate or {"frozen": 1e-3, "finetune": 1e-5}[self.stage]
+
+
+class HelpRequested(Exception):
+    """`--help` was among the words; the message is the text to print."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One line of `--help`: a key with its type, default and meaning."""
+
+    name: str
+    type: Any
+    default: str
+    doc: str
+
+    @property
+    def choices(self) -> str:
+        """What the value may be, in words."""
+        return _words_of(self.type)
+
+
+def parse(config: type[Config], words: Sequence[str], defaults: Mapping[str, Any]) -> Config:
+    """Reads `key=value` words into a frozen configuration.
+
+    Args:
+      config: a chz class.
+      words: the command line after the program's name.
+      defaults: values that stand in where a key is not among the words; they take precedence over
+        the defaults of the class.
+
+    Raises:
+      UserError: for an unknown key, a key given twice, a wrong type, an impossible value or a
+        missing key; one line that names the key, the value and the choices.
+      HelpRequested: where `--help` or `-h` is among the words.
+    """
+    keys = {key.name: key for key in keys_of(config)}
+    if {"--help", "-h"} & set(words):
+        raise HelpRequested(help_text(config))
+    given = split_words(words)
+    for name, value in given.items():
+        _refuse_unknown(name, value, keys)
+    blueprint = chz.Blueprint(config).apply(dict(defaults))
+    try:
+        return blueprint.make_from_argv([f"{name}={value}" for name, value in given.items()])
+    except _CHZ_ERRORS as error:
+        raise UserError(_one_line(error, given, keys)) from error
+    except UserError as error:
+        raise UserError(_with_whole_key(str(error), given)) from error
+
+
+def split_words(words: Sequence[str]) -> dict[str, str]:
+    """`key=value` words as a dictionary; UserError for any other word or a repeated key."""
+    given: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.lstrip("-").partition("=")
+        if not equals or not name:
+            raise UserError(f"{word!r}: settings are written key=value; --help lists the keys")
+        if name in given:
+            raise UserError(f"{name}: given twice ({given[name]!r} and {value!r}); keep one")
+        given[name] = value
+    return given
+
+
+def keys_of(config: type) -> list[Key]:
+    """Every settable key, nested ones as `outer.inner`, in the order of declaration."""
+    keys = []
+    for name, field in chz.chz_fields(config).items():
+        if chz.is_chz(field.final_type):
+            keys += [
+                Key(f"{name}.{inner.name}", inner.type, inner.default, inner.doc)
+                for inner in keys_of(field.final_type)
+            ]
+        else:
+            keys.append(Key(name, field.final_type, _default_of(field), field._doc))
+    return keys
+
+
+def help_text(config: type) -> str:
+    """The text of `--help`: every key with its default, its choices and its meaning."""
+    keys = keys_of(config)
+    width = max(len(key.name) for key in keys)
+    lines = [(config.__doc__ or "").strip(), "", "Settings, each as key=value:"]
+    for key in keys:
+        lines.append(f"  {key.name:<{width}}  {key.doc}")
+        lines.append(f"  {'':<{width}}    {key.choices}; default: {key.default}")
+    return "\n".join(lines)
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """A configuration as a flat dictionary of JSON values, nested keys as `outer.inner`."""
+    flat: dict[str, Any] = {}
+    for name, value in chz.asdict(config).items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": leaf for inner, leaf in value.items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def unflatten(config: type[Config], flat: Mapping[str, Any]) -> Config:
+    """The inverse of `flatten`."""
+    return chz.Blueprint(config).apply(dict(flat)).make()
+
+
+def _default_of(field: Any) -> str:
+    if field._default is MISSING:
+        return "none, it must be given"
+    return "none" if field._default is None else str(field._default)
+
+
+def _refuse_unknown(name: str, value: str, keys: Mapping[str, Key]) -> None:
+    if name in keys:
+        return
+    inner = [key for key in keys if key.startswith(f"{name}.")]
+    near = inner or difflib.get_close_matches(name, keys, n=3)
+    hint = f"did you mean {', '.join(near)}?" if near else f"the keys are {', '.join(keys)}"
+    raise UserError(f"{name}={value}: unknown key {name}; {hint}")
+
+
+def _one_line(error: Exception, given: Mapping[str, str], keys: Mapping[str, Key]) -> str:
+    for name, value in given.items():
+        if f"param '{name}'" in str(error):
+            return f"{name}={value}: must be {keys[name].choices}"
+    missing = [name for name in keys if name not in given and name in str(error).partition(":")[2]]
+    if missing:
+        return f"{missing[0]}: must be given, as {missing[0]}={keys[missing[0]].choices}"
+    return " ".join(str(error).split())
+
+
+def _with_whole_key(line: str, given: Mapping[str, str]) -> str:
+    # A validator knows the name of its field, not of the configuration that holds it.
+    for name in given:
+        outer, _, inner = name.rpartition(".")
+        if outer and line.startswith(f"{inner}="):
+            return f"{outer}.{line}"
+    return line
+
+
+def _words_of(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return " or ".join(typing.get_args(kind))
+    members = [member for member in typing.get_args(kind) if member is not type(None)]
+    if members:
+        return " or ".join(_words_of(member) for member in members)
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]

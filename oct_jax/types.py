@@ -17,6 +17,8 @@ SPLITS: tuple[Split, ...] = ("train", "val", "calibration", "test")
 Resize: TypeAlias = Literal["squash", "letterbox", "crop"]
 Padding: TypeAlias = Literal["symmetric", "same"]
 
+# For functions that take what the host or the device holds.
+AnyArray: TypeAlias = Array | np.ndarray
 # One B-scan as read from disk: grey, 0 (dark) to 255 (bright), rows from vitreous to choroid.
 ScanArray: TypeAlias = UInt8[np.ndarray, "height width"]
 # What the loader yields: resized grey scans and indices into CLASSES.

@@ -1,0 +1,24 @@
+# Words reach the commands as they were typed, spaces and all.
+set positional-arguments
+
+# Recipes find the project's own virtual environment, whoever calls `just`.
+export PATH := justfile_directory() / ".venv" / (if os_family() == "windows" { "Scripts;" } else { "bin:" }) + env("PATH")
+
+# List the recipes.
+default:
+    @just --list
+
+# Train both stages on synthetic scans, small: the whole way in a few minutes.
+demo: (train "stage=frozen" "run=runs/demo") (train "stage=finetune" "run=runs/demo")
+
+# Train one stage: stage=frozen, then stage=finetune; `just train --help` lists the settings.
+train *settings:
+    @python -m oct_jax.train "$@"
+
+# Lint, format, types, import direction.
+check:
+    ruff check . && ruff format --check . && ty check && pytest -q tests/test_imports.py
+
+# Run the tests on all cores.
+test *options:
+    pytest -n auto "$@"

@@ -1,0 +1,47 @@
+"""What every command does around its work: read settings, tell mistakes in one line, exit."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from oct_jax.config import HelpRequested
+from oct_jax.types import UserError
+
+
+def run(command: Callable[[list[str]], None]) -> int:
+    """Runs a command on the words of the command line.
+
+    Returns:
+      The exit code: 0; 2 after a mistake of the user's, told in one line; 130 after Ctrl-C.
+    """
+    try:
+        _keep_compiled_programs()
+        command(sys.argv[1:])
+    except HelpRequested as help_text:
+        print(help_text)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def cache_folder() -> Path:
+    """Where downloads and compiled programs are kept: `OCT_JAX_CACHE`, or the user's cache."""
+    import pooch  # only commands need it
+
+    return Path(os.environ.get("OCT_JAX_CACHE") or pooch.os_cache("oct_jax"))
+
+
+def _keep_compiled_programs() -> None:
+    """Keeps what XLA compiles on disk, so that the second run of a command starts at once."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

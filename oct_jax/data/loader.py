@@ -1,0 +1,103 @@
+"""From a source of scans to batches: shuffled, augmented, sharded, resumable at any step.
+
+Order and augmentation are functions of (seed, position): the stream that a run sees does not
+depend on threads, on where it was interrupted, or on how many processes share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypedDict
+
+import grain
+import numpy as np
+
+from oct_jax.config import Augment
+from oct_jax.data.augment import augment
+from oct_jax.data.preprocess import Preprocess, resize_scan
+from oct_jax.data.source import Source
+from oct_jax.types import LabelBatch, ScanBatch
+
+
+class Batch(TypedDict):
+    """Resized grey scans (0 to 255) and their indices into `CLASSES`."""
+
+    image: ScanBatch
+    label: LabelBatch
+
+
+@dataclass(frozen=True)
+class _ResizedScans:
+    """A random-access view of a source that Grain can read: index -> resized scan and label."""
+
+    source: Source
+    labels: np.ndarray
+    preprocess: Preprocess
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        scan = resize_scan(self.source.read(int(index)), self.preprocess)
+        return {"image": scan, "label": self.labels[index]}
+
+
+@dataclass(frozen=True)
+class _RandomAugment(grain.transforms.RandomMap):
+    strengths: Augment
+
+    def random_map(self, element: dict, rng: np.random.Generator) -> dict:
+        return {**element, "image": augment(element["image"], rng, self.strengths)}
+
+
+def training_stream(
+    source: Source,
+    preprocess: Preprocess,
+    strengths: Augment,
+    *,
+    batch_size: int,
+    seed: int,
+    shard: int = 0,
+    shards: int = 1,
+) -> grain.MapDataset:
+    """The endless stream of training batches, as a random-access Grain data set.
+
+    Every run of `len(source)` consecutive scans holds each scan once, in an order of its own; a
+    batch may reach from one epoch into the next, so that none is dropped. Of the global batch b,
+    shard i of n holds the scans i, i + n, ...: the shards together are the batch that one process
+    alone would see.
+
+    Args:
+      source: the scans to train on.
+      preprocess: how they are resized.
+      strengths: how they are augmented.
+      batch_size: scans in a global batch; `shards` must divide it.
+      seed: fixes order and augmentation.
+      shard: index of this process.
+      shards: number of processes.
+    """
+    scans = _ResizedScans(source, source.labels, preprocess)
+    stream = grain.MapDataset.source(scans).seed(seed).shuffle().repeat()
+    # Augmented before it is sharded, so that a scan's random numbers hang on its global position.
+    stream = stream.random_map(_RandomAugment(strengths))
+    return stream[shard::shards].batch(batch_size // shards, drop_remainder=True)
+
+
+def prefetch(stream: grain.MapDataset, *, threads: int) -> grain.DatasetIterator:
+    """Reads ahead with threads (JPEG decoding, resizing and OpenCV release the GIL).
+
+    The iterator's `get_state()` and `set_state()` give and take the position of the next batch
+    that has not been handed out; batches read ahead are not lost.
+    """
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    return iter(stream.to_iter_dataset(options))
+
+
+def in_order(
+    source: Source, preprocess: Preprocess, *, batch_size: int, threads: int
+) -> Iterator[Batch]:
+    """Every scan once, in the source's order, unaugmented; the last batch may be smaller."""
+    scans = _ResizedScans(source, source.labels, preprocess)
+    batches = grain.MapDataset.source(scans).batch(batch_size, drop_remainder=False)
+    yield from prefetch(batches, threads=threads)

@@ -1,0 +1,50 @@
+"""The one inference form: BatchNorm folded, grey uint8 scans in, logits out, in few shapes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Float32, UInt8
+
+from oct_jax.data.preprocess import Preprocess, normalise
+from oct_jax.model.protocol import Model, Variables
+from oct_jax.types import ScanBatch
+
+# Batches are padded to one of these sizes, so that three programs are compiled, not one for
+# every number of scans that a caller may come with.
+BATCH_SIZES = (1, 8, 32)
+
+Forward: TypeAlias = Callable[
+    [Variables, UInt8[Array, "batch size size"]], Float32[Array, "batch classes"]
+]
+
+
+@functools.lru_cache(maxsize=8)
+def make_forward(model: Model, preprocess: Preprocess) -> Forward:
+    """The jitted function from a model's variables and resized grey scans to float32 logits."""
+
+    @jax.jit
+    def forward(variables, scans):
+        images = normalise(scans, preprocess)
+        features, _ = model.features(variables, images, train=False)
+        return model.head(variables, features)
+
+    return forward
+
+
+def predict_logits(
+    forward: Forward, variables: Variables, batches: Iterable[ScanBatch]
+) -> Float[np.ndarray, "scans classes"]:
+    """Logits of all scans of all batches, in order; none may be larger than `BATCH_SIZES[-1]`."""
+    logits = [forward(variables, pad_batch(batch))[: len(batch)] for batch in batches]
+    return np.concatenate([np.asarray(part) for part in logits])
+
+
+def pad_batch(scans: ScanBatch) -> ScanBatch:
+    """Repeats the last scan up to the next of `BATCH_SIZES`."""
+    size = next(size for size in BATCH_SIZES if size >= len(scans))
+    return np.concatenate([scans, np.repeat(scans[-1:], size - len(scans), axis=0)])

@@ -1,0 +1,1 @@
+"""Two-stage transfer learning: batches and a model in, checkpoints out."""

@@ -1,0 +1,369 @@
+"""The training loop of one stage, from settings to a finished stage folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+import optax
+from rich.console import Console
+from rich.progress import Progress
+from sklearn.metrics import balanced_accuracy_score
+
+from oct_jax.config import RUN_WIDE, TrainConfig
+from oct_jax.data.datasets import PHANTOM, Data, open_data
+from oct_jax.data.loader import in_order, prefetch, training_stream
+from oct_jax.data.preprocess import Preprocess
+from oct_jax.data.source import Source
+from oct_jax.files import write_json
+from oct_jax.model.fold import fold
+from oct_jax.model.inference import BATCH_SIZES, make_forward, predict_logits
+from oct_jax.model.protocol import Variables, build
+from oct_jax.model.weights import Pretrained, load_weights
+from oct_jax.train.checkpoint import Checkpoints, open_checkpoints, restore_best
+from oct_jax.train.loss import class_weights, weighted_cross_entropy
+from oct_jax.train.optimizer import learning_rate_schedule, make_optimizer
+from oct_jax.train.precision import Precision, has_failed, resolve_precision
+from oct_jax.train.reporting import Reporter, draw_curves
+from oct_jax.train.run_folder import (
+    RunConfig,
+    begin_run,
+    begin_stage,
+    check_resumable,
+    has_run,
+    provenance,
+    read_run_config,
+)
+from oct_jax.train.step import (
+    StepRules,
+    TrainState,
+    TrainStep,
+    data_mesh,
+    distribute,
+    empty_totals,
+    initial_state,
+    jit_step,
+    make_train_step,
+    replicate,
+)
+from oct_jax.types import CLASSES, SPLITS, UserError
+
+SYNTHETIC = "SYNTHETIC DATA: phantom scans made by the package; nothing here speaks of patients."
+# Steps between two looks at the state: often enough to be live, rare enough not to stall a device.
+STEPS_BETWEEN_LOOKS = 10
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage trains with, all of it fixed before the first step.
+
+    Attributes:
+      config: the settings.
+      run: what the stages of the run share.
+      source: every scan of the run, with its split.
+      train: the training scans.
+      val: the validation scans.
+      folder: the stage's own folder.
+    """
+
+    config: TrainConfig
+    run: RunConfig
+    source: Source
+    train: Source
+    val: Source
+    folder: Path
+
+    def steps_until(self, epoch: int) -> int:
+        """Steps after which every training scan has been drawn `epoch` times."""
+        return math.ceil(epoch * len(self.train) / self.config.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole stage."""
+        return self.steps_until(self.config.total_epochs)
+
+
+def train(config: TrainConfig, console: Console) -> dict[str, Any]:
+    """Trains one stage, or what is left of it.
+
+    An interrupted stage goes on from its last checkpoint, to the same bits as if it had not been
+    interrupted: all that changes is in the checkpoint or is a function of (seed, step).
+
+    Args:
+      config: as `run_folder.read_settings` gives it.
+      console: where rows, progress and warnings go.
+
+    Returns:
+      The stage's summary, as in `summary.json`.
+
+    Raises:
+      UserError: a mistake in settings, data, weights or run folder, or a loss that is not finite.
+    """
+    if config.data == PHANTOM:
+        console.print(SYNTHETIC, style="bold yellow")
+    stage, variables = prepare(config, console)
+    with open_checkpoints(stage.folder) as checkpoints:
+        rows = run_epochs(stage, variables, checkpoints, console)
+    return finish(stage, rows, console)
+
+
+def prepare(config: TrainConfig, console: Console) -> tuple[Stage, Variables]:
+    """Opens data and weights, then writes the run folder: after a mistake nothing is written."""
+    folder = Path(config.run)
+    check_resumable(folder, config)
+    _check_devices(config)
+    resumed = has_run(folder) and not (config.restart and config.stage == "frozen")
+    data = _open_data(config, folder / "manifest.csv" if resumed else None, console)
+    if config.stage == "finetune":
+        run = read_run_config(folder)
+        shapes = jax.eval_shape(lambda: build(run.model).init(0))
+        variables, best = restore_best(folder / "frozen", shapes)
+        console.print(f"starts from the frozen stage's best checkpoint, epoch {best['epoch']}")
+    else:
+        pretrained = _load_weights(config, console)
+        run = _describe_run(config, pretrained)
+        variables = pretrained.variables
+        if not resumed:
+            origin = provenance(data.report, pretrained.source, config.seed)
+            begin_run(folder, run, data.source.records, origin)
+    begin_stage(folder, config)
+    train_scans, val_scans = data.source.select("train"), data.source.select("val")
+    stage = Stage(config, run, data.source, train_scans, val_scans, folder / config.stage)
+    return stage, variables
+
+
+def run_epochs(
+    stage: Stage, variables: Variables, checkpoints: Checkpoints, console: Console
+) -> list[dict[str, Any]]:
+    """Trains from the last checkpoint, or from `variables`, to the stage's end.
+
+    The order in which things are restored and saved is what makes a killed run resume to the same
+    bits. Restored: state, then position in the data, then the best score so far. Saved at an
+    epoch's end: the best variables, then the last state that says they are best, then the row;
+    a kill between any two repeats work that gives the same files again.
+
+    Returns:
+      A row of metrics for every epoch.
+    """
+    config = stage.config
+    precision = resolve_precision(config.precision, jax.default_backend())
+    schedule = learning_rate_schedule(config, len(stage.train) / config.batch_size)
+    optimizer = make_optimizer(config, schedule)
+    step_function = _compile_step(stage, optimizer, precision)
+    mesh = data_mesh()
+    key = replicate(jax.random.key(config.seed), mesh)
+    batches = _training_batches(stage)
+
+    state = replicate(initial_state(variables, optimizer, precision), mesh)
+    meta: dict[str, Any] = {"epoch": 0, "best": None}
+    restored = checkpoints.restore_last(state, batches)
+    if restored is not None:
+        state, meta = restored
+        console.print(f"resumes after step {int(state.step)} of {stage.total_steps}")
+
+    reporter = Reporter(stage.folder, console, first_step=int(state.step))
+    with reporter.progress(stage.total_steps, int(state.step)) as progress:
+        while meta["epoch"] < config.total_epochs:
+            epoch = meta["epoch"] + 1
+            began, first = time.monotonic(), int(state.step)
+            for step in range(first + 1, stage.steps_until(epoch) + 1):
+                state = step_function(state, distribute(next(batches), mesh), key)
+                if step % STEPS_BETWEEN_LOOKS == 0:
+                    _look(state, stage, precision, progress)
+                if step % config.checkpoint_steps == 0 and step < stage.steps_until(epoch):
+                    checkpoints.save_last(step, state, batches, meta)
+            step = int(state.step)
+            _look(state, stage, precision, progress)
+            scans = (step - first) * config.batch_size
+            row = {
+                "epoch": epoch,
+                "step": step,
+                **_mean_totals(state),
+                **validate(stage, Variables(state.params, state.stats)),
+                "learning_rate": float(schedule(step - 1)),
+                "skipped": int(state.loss_scale.skipped),
+                "images_per_second": scans / (time.monotonic() - began),
+            }
+            state = dataclasses.replace(state, totals=replicate(empty_totals(), mesh))
+            score = [row["val_balanced_accuracy"], -row["val_loss"]]
+            meta = {"epoch": epoch, "best": meta["best"]}
+            if meta["best"] is None or score > meta["best"]:
+                meta["best"] = score
+                checkpoints.save_best(step, Variables(state.params, state.stats), row)
+            checkpoints.save_last(step, state, batches, meta)
+            reporter.epoch(row)
+    reporter.close()
+    return reporter.rows
+
+
+def validate(stage: Stage, variables: Variables) -> dict[str, float]:
+    """Cross-entropy, accuracy and balanced accuracy on the validation scans, in folded form."""
+    scores = score(stage.run, variables, stage.val, threads=stage.config.threads)
+    return {f"val_{name}": value for name, value in scores.items()}
+
+
+def score(
+    run: RunConfig, variables: Variables, source: Source, *, threads: int
+) -> dict[str, float]:
+    """Unweighted cross-entropy, accuracy and mean recall of the classes, by the folded model."""
+    folded, config = fold(variables, run.model)
+    forward = make_forward(build(config), run.preprocess)
+    batches = in_order(source, run.preprocess, batch_size=BATCH_SIZES[-1], threads=threads)
+    logits = predict_logits(forward, folded, (batch["image"] for batch in batches))
+    labels, predicted = source.labels, logits.argmax(-1)
+    ones = np.ones(len(CLASSES), np.float32)
+    return {
+        "loss": float(weighted_cross_entropy(logits, labels, ones, label_smoothing=0.0)),
+        "accuracy": float(np.mean(predicted == labels)),
+        "balanced_accuracy": float(balanced_accuracy_score(labels, predicted)),
+    }
+
+
+def finish(stage: Stage, rows: list[dict[str, Any]], console: Console) -> dict[str, Any]:
+    """Scores the best checkpoint on the test scans, draws the curves, writes the summary."""
+    shapes = jax.eval_shape(lambda: build(stage.run.model).init(0))
+    variables, best = restore_best(stage.folder, shapes)
+    test = stage.source.select("test")
+    summary = {
+        "stage": stage.config.stage,
+        "synthetic": stage.run.synthetic,
+        "best_epoch": best["epoch"],
+        "val": {name: best[f"val_{name}"] for name in ("loss", "accuracy", "balanced_accuracy")},
+        "test": score(stage.run, variables, test, threads=stage.config.threads),
+        "scans": {split: len(stage.source.select(split)) for split in SPLITS},
+    }
+    write_json(stage.folder / "summary.json", summary)
+    mark = " (SYNTHETIC DATA)" if stage.run.synthetic else ""
+    draw_curves(rows, stage.folder / "curves.png", title=f"{stage.folder}{mark}")
+    console.print(
+        f"{stage.config.stage}: best epoch {best['epoch']};"
+        f" test accuracy {summary['test']['accuracy']:.4f},"
+        f" balanced {summary['test']['balanced_accuracy']:.4f},"
+        f" on {len(test)} scans of patients not trained on{mark}; {stage.folder}"
+    )
+    return summary
+
+
+def _check_devices(config: TrainConfig) -> None:
+    parts = jax.device_count() * config.accumulate
+    if config.batch_size % parts:
+        raise UserError(
+            f"batch_size={config.batch_size}: must be a multiple of {parts},"
+            f" devices ({jax.device_count()}) times accumulate ({config.accumulate})"
+        )
+
+
+def _open_data(config: TrainConfig, manifest: Path | None, console: Console) -> Data:
+    data = open_data(
+        config.data,
+        manifest=manifest or (Path(config.manifest) if config.manifest else None),
+        on_bad_scan=config.on_bad_scan,
+        seed=config.seed,
+        phantom_patients=config.phantom_patients,
+    )
+    for line in data.lines:
+        console.print(line, highlight=False)
+    return data
+
+
+def _load_weights(config: TrainConfig, console: Console) -> Pretrained:
+    name = _weights_name(config)
+    pretrained = load_weights(
+        name,
+        num_classes=len(CLASSES),
+        seed=config.seed,
+        variant=config.variant,
+        width=config.width,
+    )
+    console.print(f"weights={name}: {pretrained.note}", highlight=False)
+    return pretrained
+
+
+def _describe_run(config: TrainConfig, pretrained: Pretrained) -> RunConfig:
+    return RunConfig(
+        settings={name: getattr(config, name) for name in RUN_WIDE},
+        model=dataclasses.replace(pretrained.config, dropout=config.dropout),
+        preprocess=Preprocess(
+            size=config.image_size,
+            resize=config.resize,
+            mean=pretrained.mean,
+            std=pretrained.std,
+        ),
+        synthetic=config.data == PHANTOM,
+    )
+
+
+def _compile_step(
+    stage: Stage, optimizer: optax.GradientTransformation, precision: Precision
+) -> TrainStep:
+    config, finetune = stage.config, stage.config.stage == "finetune"
+    model = dataclasses.replace(
+        stage.run.model, dropout=config.dropout, dtype=precision, remat=config.remat
+    )
+    weights = class_weights(stage.train.labels, classes=len(CLASSES), mode=config.class_weights)
+    rules = StepRules(
+        train_backbone=finetune,
+        update_statistics=finetune and _updates_statistics(config),
+        label_smoothing=config.label_smoothing,
+        precision=precision,
+        accumulate=config.accumulate,
+    )
+    step = make_train_step(build(model), stage.run.preprocess, optimizer, weights, rules)
+    return jit_step(step, data_mesh())
+
+
+def _weights_name(config: TrainConfig) -> str:
+    if config.weights != "auto":
+        return config.weights
+    return "random" if config.data == PHANTOM else "timm"
+
+
+def _updates_statistics(config: TrainConfig) -> bool:
+    if config.batchnorm == "auto":
+        return _weights_name(config) == "random"
+    return config.batchnorm == "update"
+
+
+def _training_batches(stage: Stage) -> grain.DatasetIterator:
+    stream = training_stream(
+        stage.train,
+        stage.run.preprocess,
+        stage.config.augment,
+        batch_size=stage.config.batch_size,
+        seed=stage.config.seed,
+        shard=jax.process_index(),
+        shards=jax.process_count(),
+    )
+    return prefetch(stream, threads=stage.config.threads)
+
+
+def _look(state: TrainState, stage: Stage, precision: Precision, progress: Progress) -> None:
+    """Shows how training stands; stops a run whose loss is no longer finite."""
+    step = int(state.step)
+    if has_failed(state.loss_scale, precision):
+        raise UserError(
+            f"{stage.folder}: the loss is not finite near step {step} ({precision},"
+            f" {int(state.loss_scale.skipped)} steps skipped); lower learning_rate"
+            f" ({stage.config.peak_learning_rate:g}) or use precision=float32"
+        )
+    means = _mean_totals(state)
+    speed = progress.tasks[0].speed or 0
+    progress.update(
+        progress.task_ids[0],
+        completed=step,
+        state=f"loss {means['loss']:.3f}  accuracy {means['accuracy']:.3f}"
+        f"  {speed * stage.config.batch_size:.0f} images/s",
+    )
+
+
+def _mean_totals(state: TrainState) -> dict[str, float]:
+    totals = state.totals
+    scans = max(int(totals.scans), 1)
+    return {"loss": float(totals.loss) / scans, "accuracy": int(totals.correct) / scans}

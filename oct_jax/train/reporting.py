@@ -1,0 +1,122 @@
+"""What a person sees of training, and what is kept of it: progress, rows, events, curves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from tensorboardX import SummaryWriter
+
+from oct_jax.files import write_atomic
+
+_COLUMNS = {
+    "epoch": "{:>5.0f}",
+    "loss": "{:>10.4f}",
+    "accuracy": "{:>10.4f}",
+    "val_loss": "{:>10.4f}",
+    "val_accuracy": "{:>14.4f}",
+    "val_balanced_accuracy": "{:>23.4f}",
+    "images_per_second": "{:>19.1f}",
+}
+
+
+class Reporter:
+    """Rows of one stage, on the terminal and in its folder.
+
+    `metrics.jsonl` has one row an epoch; TensorBoard's events hold the same numbers.
+    """
+
+    def __init__(self, folder: Path, console: Console, *, first_step: int):
+        """Opens the files; rows of steps from `first_step` on are dropped, they come again."""
+        self._path = folder / "metrics.jsonl"
+        self._console = console
+        self._events = SummaryWriter(str(folder), purge_step=first_step)
+        self.rows = [row for row in read_metrics(self._path) if row["step"] <= first_step]
+        self._write()
+        self._header_shown = False
+
+    def close(self) -> None:
+        """Flushes the events."""
+        self._events.close()
+
+    @contextmanager
+    def progress(self, total: int, done: int) -> Generator[Progress]:
+        """A live line with loss, accuracy, images a second and the time left; none in a pipe."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(),
+        )
+        hidden = not self._console.is_terminal
+        with Progress(*columns, console=self._console, disable=hidden, transient=True) as progress:
+            progress.add_task("steps", total=total, completed=done, state="compiling")
+            yield progress
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Keeps one epoch's row and shows it."""
+        self.rows.append(dict(row))
+        self._write()
+        for name, value in row.items():
+            self._events.add_scalar(name, value, row["step"])
+        if not self._header_shown:
+            self._console.print(
+                " ".join(f"{name:>{_width(form)}}" for name, form in _COLUMNS.items()),
+                highlight=False,
+            )
+            self._header_shown = True
+        shown = " ".join(form.format(row[name]) for name, form in _COLUMNS.items())
+        self._console.print(shown, highlight=False)
+
+    def _write(self) -> None:
+        write_atomic(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `metrics.jsonl`; none where there is no file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def draw_curves(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:
+    """Writes loss, accuracy and learning rate over the epochs as a PNG."""
+    from matplotlib.figure import Figure  # 1 s of import that only this picture needs
+
+    epochs = [row["epoch"] for row in rows]
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    loss, accuracy, rate = figure.subplots(1, 3)
+    loss.plot(epochs, [row["loss"] for row in rows], ".-", label="train (weighted, smoothed)")
+    loss.plot(epochs, [row["val_loss"] for row in rows], ".-", label="validation")
+    loss.set(title="cross-entropy", xlabel="epoch")
+    accuracy.plot(epochs, [row["accuracy"] for row in rows], ".-", label="train")
+    accuracy.plot(epochs, [row["val_accuracy"] for row in rows], ".-", label="validation")
+    accuracy.plot(
+        epochs, [row["val_balanced_accuracy"] for row in rows], ".--", label="validation, balanced"
+    )
+    accuracy.set(title="accuracy", xlabel="epoch", ylim=(0, 1.02))
+    rate.plot(epochs, [row["learning_rate"] for row in rows], ".-")
+    rate.set(title="learning rate at the epoch's end", xlabel="epoch")
+    loss.legend()
+    accuracy.legend()
+    for axes in (loss, accuracy, rate):
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def _width(form: str) -> int:
+    return len(form.format(0))

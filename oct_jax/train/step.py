@@ -1,0 +1,224 @@
+"""One training step as a pure function: (state, batch, key) -> state.
+
+The step is jitted once, with the old state donated. Over several devices the batch is split along
+its first axis and the state is replicated; the program is written for the global batch, and the
+compiler inserts the sums over devices. One device is the same code with a mesh of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Float32, Int32, PyTree
+
+from oct_jax.data.loader import Batch
+from oct_jax.data.preprocess import Preprocess, normalise
+from oct_jax.model.protocol import Model, Variables
+from oct_jax.train.loss import weighted_cross_entropy
+from oct_jax.train.precision import LossScale, Precision, all_finite, initial_scale, next_scale
+
+Key: TypeAlias = Array
+
+
+@struct.dataclass
+class Totals:
+    """Sums over the steps of an epoch so far, for its mean loss and accuracy."""
+
+    loss: Float32[Array, ""]
+    correct: Int32[Array, ""]
+    scans: Int32[Array, ""]
+
+
+@struct.dataclass
+class TrainState:
+    """All that changes while a stage trains.
+
+    Attributes:
+      step: finished steps, skipped ones included.
+      params: float32, top level `backbone` and `head`.
+      stats: BatchNorm's running statistics, float32.
+      opt_state: the optimizer's moments, of trained leaves only.
+      loss_scale: state of dynamic loss scaling.
+      totals: of the epoch that is under way.
+    """
+
+    step: Int32[Array, ""]
+    params: PyTree
+    stats: PyTree
+    opt_state: PyTree
+    loss_scale: LossScale
+    totals: Totals
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRules:
+    """What a stage asks of its steps.
+
+    Attributes:
+      train_backbone: whether gradients flow into the backbone.
+      update_statistics: whether BatchNorm uses and updates batch statistics.
+      label_smoothing: see `weighted_cross_entropy`.
+      precision: compute type; decides on loss scaling.
+      accumulate: micro-batches whose gradients one step averages.
+    """
+
+    train_backbone: bool
+    update_statistics: bool
+    label_smoothing: float
+    precision: Precision
+    accumulate: int = 1
+
+
+TrainStep: TypeAlias = Callable[[TrainState, Batch, Key], TrainState]
+
+
+def initial_state(
+    variables: Variables, optimizer: optax.GradientTransformation, precision: Precision
+) -> TrainState:
+    """The state before the first step, from pretrained or fresh variables."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables.params,
+        stats=variables.stats,
+        opt_state=optimizer.init(variables.params),
+        loss_scale=initial_scale(precision),
+        totals=empty_totals(),
+    )
+
+
+def empty_totals() -> Totals:
+    """The totals at the start of an epoch."""
+    zero = jnp.zeros((), jnp.int32)
+    return Totals(loss=jnp.zeros((), jnp.float32), correct=zero, scans=zero)
+
+
+def make_train_step(
+    model: Model,
+    preprocess: Preprocess,
+    optimizer: optax.GradientTransformation,
+    class_weights: Float32[np.ndarray, "classes"],
+    rules: StepRules,
+) -> TrainStep:
+    """Builds the pure step; `jit_step` compiles it.
+
+    The step's batch holds grey uint8 scans; its key is the run's, the same at every step: the
+    step's own randomness is `fold_in(key, state.step)`.
+    """
+
+    def losses(params, stats, micro_batch, key, scale):
+        images = normalise(micro_batch["image"], preprocess)
+        features, stats = model.features(
+            Variables(params, stats), images, train=rules.update_statistics
+        )
+        if not rules.train_backbone:
+            # States that no gradient is wanted below: the backward pass stops here.
+            features = jax.lax.stop_gradient(features)
+        logits = model.head(Variables(params, stats), features, dropout_key=key)
+        loss = weighted_cross_entropy(
+            logits, micro_batch["label"], class_weights, label_smoothing=rules.label_smoothing
+        )
+        correct = jnp.sum(jnp.argmax(logits, -1) == micro_batch["label"], dtype=jnp.int32)
+        return loss * scale, (stats, loss, correct)
+
+    gradients = jax.grad(losses, has_aux=True)
+
+    def accumulated(state, batch, key):
+        """Mean gradient and loss over the micro-batches, one after the other in memory."""
+
+        def add(carry, micro_batch_and_index):
+            stats, total = carry
+            micro_batch, index = micro_batch_and_index
+            micro_key = jax.random.fold_in(key, index)
+            scale = state.loss_scale.scale / rules.accumulate
+            grads, (stats, loss, correct) = gradients(
+                state.params, stats, micro_batch, micro_key, scale
+            )
+            part = (grads, loss / rules.accumulate, correct)
+            return (stats, jax.tree.map(jnp.add, total, part)), None
+
+        micro_batches = jax.tree.map(lambda leaf: _micro_batches(leaf, rules.accumulate), batch)
+        nothing = (jax.tree.map(jnp.zeros_like, state.params), jnp.float32(0), jnp.int32(0))
+        (stats, (grads, loss, correct)), _ = jax.lax.scan(
+            add, (state.stats, nothing), (micro_batches, jnp.arange(rules.accumulate))
+        )
+        return grads, stats, loss, correct
+
+    def whole(state, batch, key):
+        grads, (stats, loss, correct) = gradients(
+            state.params, state.stats, batch, key, state.loss_scale.scale
+        )
+        return grads, stats, loss, correct
+
+    def step(state: TrainState, batch: Batch, key: Key) -> TrainState:
+        step_key = jax.random.fold_in(key, state.step)
+        gradient_of = whole if rules.accumulate == 1 else accumulated
+        grads, stats, loss, correct = gradient_of(state, batch, step_key)
+        grads = jax.tree.map(lambda grad: grad / state.loss_scale.scale, grads)
+        finite = all_finite((loss, grads))
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        learned = (optax.apply_updates(state.params, updates), stats, opt_state)
+        # A step with an infinity or a NaN leaves everything that is learned as it was.
+        params, stats, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            learned,
+            (state.params, state.stats, state.opt_state),
+        )
+        scans = batch["label"].shape[0]
+        return TrainState(
+            step=state.step + 1,
+            params=params,
+            stats=stats,
+            opt_state=opt_state,
+            loss_scale=next_scale(state.loss_scale, finite, rules.precision),
+            totals=Totals(
+                loss=state.totals.loss + jnp.where(finite, loss, 0) * scans,
+                correct=state.totals.correct + correct,
+                scans=state.totals.scans + scans,
+            ),
+        )
+
+    return step
+
+
+def _micro_batches(leaf: Float[Array, "batch ..."], count: int) -> Float[Array, "count micro ..."]:
+    # Micro-batch i is scans i, i + count, ...: of every device's shard the same share, so that
+    # cutting the batch moves nothing between devices.
+    return jnp.moveaxis(leaf.reshape(-1, count, *leaf.shape[1:]), 1, 0)
+
+
+def data_mesh() -> Mesh:
+    """All devices of all processes along one axis, `data`."""
+    return jax.make_mesh((jax.device_count(),), ("data",))
+
+
+def jit_step(step: TrainStep, mesh: Mesh) -> TrainStep:
+    """Compiles a step for a mesh: state replicated and donated, batch split over `data`."""
+    replicated = NamedSharding(mesh, PartitionSpec())
+    split = NamedSharding(mesh, PartitionSpec("data"))
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(replicated, split, replicated),
+        out_shardings=replicated,
+    )
+
+
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Puts the same values on every device of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def distribute(batch: Batch, mesh: Mesh) -> Batch:
+    """Makes the global batch from this process's part of it."""
+    split = NamedSharding(mesh, PartitionSpec("data"))
+    return jax.tree.map(
+        lambda part: jax.make_array_from_process_local_data(split, part), dict(batch)
+    )
