@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, PRNGKeyArray
 
+from oct_jax.model.layers import global_average_pool
 from oct_jax.model.mobilenet_v3 import STRIDE, MobileNetV3, MobileNetV3Config, feature_channels
 from oct_jax.types import FeatureMap, Images, Logits
 
@@ -64,6 +65,10 @@ class Model(Protocol):
         """
         ...
 
+    def pool(self, features: FeatureMap) -> FeatureMap:
+        """The smallest map, (batch, 1, 1, features), for which `head` gives the same logits."""
+        ...
+
     def head(
         self,
         variables: Variables,
@@ -73,6 +78,8 @@ class Model(Protocol):
     ) -> Logits:
         """Float32 logits of a feature map; drops activations only when given a key."""
         ...
+
+    def __hash__(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,10 @@ class NNXModel:
         if not train:
             return feature_map, variables.stats
         return feature_map, {"backbone": _arrays(nnx.state(backbone, nnx.BatchStat))}
+
+    def pool(self, features: FeatureMap) -> FeatureMap:
+        """The head's own global average pooling, which changes nothing when done twice."""
+        return global_average_pool(features.astype(jnp.float32))
 
     def head(
         self,
