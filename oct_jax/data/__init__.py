@@ -1,0 +1,1 @@
+"""Files to manifest to batches: readers, layouts, splits, sources, preprocessing, loading."""

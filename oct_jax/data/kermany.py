@@ -1,0 +1,271 @@
+"""Folders laid out as the data set of Kermany et al. (Cell 172:1122-1131, 2018).
+
+Three layouts: `ROOT/{train,val,test}/{CLASS}/*` (Kaggle v2), `ROOT/{train,test}/{CLASS}/*`
+(Mendeley) and `ROOT/{CLASS}/*`. Files are named `CLASS-PATIENT-INDEX`; the number alone names the
+patient, since one patient may have scans of several classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from oct_jax.data.manifest import Record, printable, summarize
+from oct_jax.data.readers import UnreadableScan, decode_scan, map_threads
+from oct_jax.types import CLASSES, UserError
+
+OFFICIAL_SPLITS = ("train", "val", "test")
+OWN_GROUP = "file:"
+"""Begins the patient of a scan whose name tells none."""
+
+_SIDECARS = ("thumbs.db", "desktop.ini", "__macosx")
+# What follows the index, as in "CNV-123-1 (1).jpeg", does not hide the patient.
+_NAME = re.compile(r"([A-Za-z]+)-([0-9]+)-[0-9]+")
+
+
+@dataclass(frozen=True)
+class BadScan:
+    """A file that is left out, and why.
+
+    Attributes:
+      path: relative to the data root, with forward slashes.
+      reason: one line.
+    """
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a folder holds.
+
+    Attributes:
+      records: the good scans in order of path; `split` is the official one, or "".
+      official: whether the folder comes with a split.
+      bad: files that were dropped.
+      without_patient: scans whose name tells no patient; each is a group of its own.
+      merged: folders that are one but for upper and lower case, as "CNV + cnv".
+      ignored: folders that belong to no class.
+    """
+
+    records: tuple[Record, ...]
+    official: bool
+    bad: tuple[BadScan, ...]
+    without_patient: int
+    merged: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """One class folder, merged from all that differ only by case."""
+
+    split: str
+    label: str
+    paths: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    folders: tuple[_Folder, ...]
+    ignored: tuple[Path, ...]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(folder.split for folder in self.folders))
+
+
+def list_scans(
+    root: str | os.PathLike[str],
+    *,
+    on_bad_scan: Literal["refuse", "skip"] = "refuse",
+    require_all_classes: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Listing:
+    """Finds, hashes and decodes every scan under `root`.
+
+    `root` may also be the parent of exactly one folder in a known layout, as unpacked archives are.
+
+    Args:
+      root: the data root; paths in the records are relative to it.
+      on_bad_scan: "refuse" raises if a file is unreadable or named after another class than its
+        folder's; "skip" drops such files and lists them.
+      require_all_classes: whether every split must have all of `CLASSES`.
+      progress: called with (done, total) as files are checked.
+
+    Raises:
+      UserError: no such folder, no known layout, a missing or empty class, or bad scans.
+    """
+    root = Path(root).expanduser()
+    layout = _find_layout(root)
+    _check_layout(layout, root, require_all_classes)
+    files = [file for folder in layout.folders for file in _files(folder)]
+    check = partial(_check_file, root=root)
+    results = list(map_threads(check, files, progress))
+    bad = tuple(sorted((r for r in results if isinstance(r, BadScan)), key=lambda b: b.path))
+    if bad and on_bad_scan == "refuse":
+        named = summarize([f"{scan.path} ({scan.reason})" for scan in bad])
+        raise UserError(
+            f"{len(bad)} of {len(files)} files in {root} are bad: {named}; "
+            "mend or remove them, or drop and record them with on_bad_scan=skip"
+        )
+    records = tuple(sorted((r for r in results if isinstance(r, Record)), key=lambda r: r.path))
+    _check_nothing_emptied(layout, records, root)
+    return Listing(
+        records=records,
+        official=layout.splits != ("",),
+        bad=bad,
+        without_patient=sum(record.patient.startswith(OWN_GROUP) for record in records),
+        merged=tuple(
+            " + ".join(_relative(path, root) for path in folder.paths)
+            for folder in layout.folders
+            if len(folder.paths) > 1
+        ),
+        ignored=tuple(_relative(path, root) for path in layout.ignored),
+    )
+
+
+def patient_of(file_name: str) -> str | None:
+    """The patient's number in `CLASS-PATIENT-INDEX`, without leading zeros; None if not so named.
+
+    >>> patient_of("CNV-0123-1.jpeg")
+    '123'
+    """
+    parsed = _parse_name(file_name)
+    return parsed[1] if parsed else None
+
+
+def _parse_name(file_name: str) -> tuple[str, str] | None:
+    match = _NAME.match(file_name)
+    if match is None or match[1].upper() not in CLASSES:
+        return None
+    return match[1].upper(), match[2].lstrip("0") or "0"
+
+
+def _find_layout(root: Path) -> _Layout:
+    if not root.is_dir():
+        raise UserError(f"no such folder: {root}")
+    layout = _layout_of(root)
+    if layout.folders:
+        return layout
+    below = [child for child in _subfolders(root) if _layout_of(child).folders]
+    if len(below) == 1:
+        return _layout_of(below[0])
+    if below:
+        names = ", ".join(repr(child.name) for child in below)
+        raise UserError(f"{root} holds {len(below)} data sets ({names}); name one of them")
+    raise UserError(
+        f"{root} holds no class folders; expected {'/'.join(CLASSES)} in it, or in its "
+        "train, val and test folders"
+    )
+
+
+def _layout_of(root: Path) -> _Layout:
+    """The class folders of `root`, none if it is laid out in no known way."""
+    children = _subfolders(root)
+    flat = _classes_in((root,), split="")
+    splits = [
+        _classes_in(tuple(c for c in children if _key(c) == split), split=split)
+        for split in OFFICIAL_SPLITS
+    ]
+    official = [folder for layout in splits for folder in layout.folders]
+    if flat.folders and official:
+        raise UserError(f"{root} holds both class folders and split folders; keep one kind")
+    if not official:
+        return flat
+    strangers = [child for child in children if _key(child) not in OFFICIAL_SPLITS]
+    strangers += [path for layout in splits for path in layout.ignored]
+    return _Layout(tuple(official), tuple(strangers))
+
+
+def _classes_in(parents: tuple[Path, ...], split: str) -> _Layout:
+    children = [child for parent in parents for child in _subfolders(parent)]
+    by_label = {
+        label: tuple(child for child in children if _key(child) == label.casefold())
+        for label in CLASSES
+    }
+    folders = tuple(_Folder(split, label, paths) for label, paths in by_label.items() if paths)
+    known = {path for paths in by_label.values() for path in paths}
+    inner = [child for path in sorted(known) for child in _subfolders(path)]
+    return _Layout(folders, tuple([child for child in children if child not in known] + inner))
+
+
+def _check_layout(layout: _Layout, root: Path, require_all_classes: bool) -> None:
+    if layout.splits != ("",) and not {"train", "test"} <= set(layout.splits):
+        raise UserError(
+            f"{root} has only {' and '.join(layout.splits)} of the official split; "
+            "it needs train and test, or class folders alone"
+        )
+    for split in layout.splits:
+        present = {folder.label for folder in layout.folders if folder.split == split}
+        missing = [label for label in CLASSES if label not in present]
+        if missing and require_all_classes:
+            raise UserError(f"{root / split} has no folder {' and no '.join(missing)}")
+    for folder in layout.folders:
+        if not _files(folder):
+            raise UserError(f"{folder.paths[0]} holds no scans")
+
+
+def _check_nothing_emptied(layout: _Layout, records: tuple[Record, ...], root: Path) -> None:
+    left = {(record.split, record.label) for record in records}
+    for folder in layout.folders:
+        if (folder.split, folder.label) not in left:
+            raise UserError(f"{folder.paths[0]} holds bad scans only; nothing of it can be used")
+
+
+def _files(folder: _Folder) -> list[tuple[_Folder, Path]]:
+    return [
+        (folder, path) for parent in folder.paths for path in _visible(parent) if path.is_file()
+    ]
+
+
+def _subfolders(parent: Path) -> list[Path]:
+    return [path for path in _visible(parent) if path.is_dir()]
+
+
+def _visible(parent: Path) -> Iterator[Path]:
+    for path in sorted(parent.iterdir()):
+        if not path.name.startswith(".") and path.name.casefold() not in _SIDECARS:
+            yield path
+
+
+def _key(folder: Path) -> str:
+    return folder.name.strip().casefold()  # Kaggle's archive has a folder "OCT2017 "
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _check_file(item: tuple[_Folder, Path], *, root: Path) -> Record | BadScan:
+    folder, path = item
+    relative = _relative(path, root)
+    named = _parse_name(path.name)
+    if not printable(relative):
+        return BadScan(repr(relative), "its name holds a control character")
+    if named is not None and named[0] != folder.label:
+        return BadScan(relative, f"its name says {named[0]}, its folder {folder.label}")
+    try:
+        data = path.read_bytes()
+        height, width = decode_scan(data, relative).shape
+    except UnreadableScan as error:
+        return BadScan(relative, error.reason)
+    except OSError as error:
+        return BadScan(relative, error.strerror or str(error))
+    return Record(
+        path=relative,
+        label=folder.label,
+        patient=named[1] if named else OWN_GROUP + str(PurePosixPath(relative).with_suffix("")),
+        split=folder.split,
+        width=width,
+        height=height,
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+    )

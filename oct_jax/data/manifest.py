@@ -1,0 +1,194 @@
+"""The manifest: which file is in which split, with its hash. Plain CSV for any program to read."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from pathlib import Path, PurePosixPath
+
+from oct_jax.data.readers import map_threads
+from oct_jax.files import write_atomic
+from oct_jax.types import CLASSES, SPLITS, UserError
+
+
+@dataclass(frozen=True)
+class Record:
+    """One scan.
+
+    Attributes:
+      path: relative to the data root, with forward slashes.
+      label: a name of `CLASSES`, or "" when unknown.
+      patient: patient number, or a name of its own for a scan that tells none; never "".
+      split: a name of `SPLITS`, or "" when not assigned yet.
+      width: of the decoded scan, pixels.
+      height: of the decoded scan, pixels.
+      bytes: size of the file.
+      sha256: of the file, 64 lower-case hexadecimal digits.
+    """
+
+    path: str
+    label: str
+    patient: str
+    split: str
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+
+
+COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Record))
+_row = attrgetter(*COLUMNS)
+_NAMED_IN_ERRORS = 3
+
+
+def summarize(names: Sequence[str], separator: str = ", ") -> str:
+    """The first few names, and how many more there are."""
+    shown = separator.join(names[:_NAMED_IN_ERRORS])
+    rest = len(names) - _NAMED_IN_ERRORS
+    return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def write_manifest(records: Iterable[Record], path: str | os.PathLike[str]) -> None:
+    """Writes CSV with a header, one line a record; the file appears whole or not at all.
+
+    Names that are not valid UTF-8 keep their bytes.
+
+    Raises:
+      UserError: a record that `read_manifest` would refuse, or the file cannot be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for record in records:
+        _check(record, f"record {record.path!r}")
+        writer.writerow(_row(record))
+    try:
+        write_atomic(Path(path), text.getvalue().encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        raise UserError(f"cannot write manifest {path}: {error.strerror or error}") from error
+
+
+def read_manifest(path: str | os.PathLike[str]) -> tuple[Record, ...]:
+    """Reads what `write_manifest` or another program wrote; every line is checked.
+
+    Raises:
+      UserError: no such file, another header, a bad value or the same path twice; the message
+        names the file and the line.
+    """
+    source = Path(path)
+    try:  # utf-8-sig: spreadsheets begin their CSV with a byte-order mark
+        with source.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            return tuple(_parse(csv.reader(file, strict=True), source))
+    except (OSError, csv.Error) as error:
+        raise UserError(f"cannot read manifest {source}: {error}") from error
+
+
+def manifest_digest(records: Iterable[Record]) -> str:
+    """SHA-256 over the content of all records, whatever their order, as hexadecimal digits."""
+    rows = sorted(_row(record) for record in records)
+    return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode("ascii")).hexdigest()
+
+
+def verify(
+    records: Sequence[Record],
+    root: str | os.PathLike[str],
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Checks that the files under `root` are those of the manifest, byte for byte.
+
+    Args:
+      records: as read from a manifest.
+      root: the folder that their paths are relative to.
+      progress: called with (done, total).
+
+    Raises:
+      UserError: one line that counts and names the missing and the changed files.
+    """
+    states = list(map_threads(lambda record: _state(record, Path(root)), records, progress))
+    faults = [
+        f"{sum(s == fault for s in states)} {fault} ("
+        + summarize([r.path for r, s in zip(records, states, strict=True) if s == fault])
+        + ")"
+        for fault in ("missing", "changed")
+        if fault in states
+    ]
+    if faults:
+        raise UserError(
+            f"{root} does not hold the {len(records)} scans of the manifest: "
+            f"{'; '.join(faults)}; restore them or make a new manifest"
+        )
+
+
+def _state(record: Record, root: Path) -> str:
+    try:
+        data = (root / record.path).read_bytes()
+    except OSError:
+        return "missing"
+    return "" if hashlib.sha256(data).hexdigest() == record.sha256 else "changed"
+
+
+def _parse(reader: Iterator[list[str]], source: Path) -> Iterator[Record]:
+    header = tuple(next(reader, ()))
+    if header != COLUMNS:
+        raise UserError(f"{source} line 1: the header must be {','.join(COLUMNS)}")
+    first_line: dict[str, int] = {}
+    for line, row in enumerate(reader, 2):  # no field holds a line break, so records are lines
+        where = f"{source} line {line}"
+        if len(row) != len(COLUMNS):
+            raise UserError(f"{where}: {len(row)} fields instead of {len(COLUMNS)}")
+        record = _record(dict(zip(COLUMNS, row, strict=True)), where)
+        if record.path in first_line:
+            raise UserError(f"{where}: {record.path} is on line {first_line[record.path]} already")
+        first_line[record.path] = line
+        yield record
+
+
+def _record(row: dict[str, str], where: str) -> Record:
+    record = Record(
+        path=row["path"],
+        label=row["label"],
+        patient=row["patient"],
+        split=row["split"],
+        width=_number(row, "width", where),
+        height=_number(row, "height", where),
+        bytes=_number(row, "bytes", where),
+        sha256=row["sha256"],
+    )
+    _check(record, where)
+    return record
+
+
+def _number(row: dict[str, str], column: str, where: str) -> int:
+    text = row[column]
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise UserError(f"{where}: {column} is {text!r}, not a whole number")
+    return int(text)
+
+
+def _check(record: Record, where: str) -> None:
+    parts = PurePosixPath(record.path).parts
+    if record.path != "/".join(parts) or ".." in parts or not parts:
+        raise UserError(f"{where}: path {record.path!r} is not a plain path below the data root")
+    if not printable(record.path) or not printable(record.patient):
+        raise UserError(f"{where}: path or patient holds a line break or another control character")
+    if record.label not in ("", *CLASSES):
+        raise UserError(f"{where}: label is {record.label!r}, not one of {', '.join(CLASSES)}")
+    if record.split not in ("", *SPLITS):
+        raise UserError(f"{where}: split is {record.split!r}, not one of {', '.join(SPLITS)}")
+    if not record.patient:
+        raise UserError(f"{where}: patient is empty")
+    if min(record.width, record.height, record.bytes) < 1:
+        raise UserError(f"{where}: width, height and bytes must be positive")
+    if len(record.sha256) != 64 or not set(record.sha256) <= set("0123456789abcdef"):
+        raise UserError(f"{where}: sha256 is {record.sha256!r}, not 64 lower-case hex digits")
+
+
+def printable(name: str) -> bool:
+    """Whether a name has no control character, so that it stays one field of one CSV line."""
+    return not any(ord(character) < 32 or ord(character) == 127 for character in name)
