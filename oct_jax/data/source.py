@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -44,7 +44,7 @@ class Source(Protocol):
         """Scan `index` at its full size."""
         ...
 
-    def select(self, split: str) -> Self:
+    def select(self, split: str) -> Source:
         """The scans of one split, in the same order."""
         ...
 
