@@ -5,7 +5,7 @@ each can be trained, explained or exported without the other.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,8 @@ from oct_jax.model.layers import (
     global_average_pool,
 )
 from oct_jax.types import FeatureMap, Images, Logits, Padding
+
+Variant: TypeAlias = Literal["large", "large_minimalistic"]
 
 
 class Block(NamedTuple):
@@ -80,7 +82,7 @@ class MobileNetV3Config:
         its activations.
     """
 
-    variant: Literal["large", "large_minimalistic"] = "large"
+    variant: Variant = "large"
     width: float = 1.0
     padding: Padding = "symmetric"
     bn_epsilon: float = 1e-3

@@ -1,5 +1,6 @@
 """What every backbone is to the rest of the package: four pure functions over two trees."""
 
+import functools
 import math
 import zlib
 from dataclasses import dataclass, field
@@ -141,8 +142,9 @@ class NNXModel:
         return head(features, dropout_key=dropout_key)
 
 
+@functools.lru_cache(maxsize=32)
 def build(config: MobileNetV3Config) -> Model:
-    """The model of a config; allocates no array."""
+    """The model of a config; allocates no array, and traces the module once."""
     module = nnx.eval_shape(lambda: MobileNetV3(config, rngs=nnx.Rngs(0)))
     backbone, params, stats = nnx.split(module.backbone, nnx.Param, nnx.BatchStat)
     head, head_params = nnx.split(module.head, nnx.Param)
