@@ -14,7 +14,7 @@ import numpy as np
 from oct_jax.data.preprocess import Preprocess, resize_scan
 from oct_jax.data.readers import read_scan
 from oct_jax.model.fold import fold
-from oct_jax.model.inference import BATCH_SIZES, make_forward, predict_logits
+from oct_jax.model.inference import BATCH_SIZES, make_logits, predict_all
 from oct_jax.model.protocol import Model, Variables, build
 from oct_jax.train.checkpoint import has_best, restore_best
 from oct_jax.train.run_folder import STAGES, read_run_config
@@ -63,11 +63,11 @@ class Classifier:
             return self.predict([scans])[0]
         if not scans:
             return []
-        forward = make_forward(self.model, self.preprocess)
+        forward = make_logits(self.model, self.preprocess)
         size = BATCH_SIZES[-1]
         chunks = (scans[start : start + size] for start in range(0, len(scans), size))
         batches = (np.stack([self._prepare(scan) for scan in chunk]) for chunk in chunks)
-        return [to_prediction(row) for row in predict_logits(forward, self.variables, batches)]
+        return [to_prediction(row) for row in predict_all(forward, self.variables, batches)]
 
     def _prepare(self, scan: Scan) -> np.ndarray:
         pixels = scan if isinstance(scan, np.ndarray) else read_scan(scan)

@@ -11,7 +11,7 @@ import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import chz
 from chz.blueprint import (
@@ -199,6 +199,16 @@ class TrainConfig:
         doc="finetune: keep the pretrained BatchNorm statistics, or update them;"
         " auto: frozen for pretrained weights, update for random ones",
     )
+    cache_features: Literal["auto", "on", "off"] = chz.field(
+        default="auto",
+        doc="frozen: run the backbone once over the scans and train the head on its features;"
+        " auto: on, unless several processes share the work",
+    )
+    views: int = chz.field(
+        default=2,
+        validator=at_least(1),
+        doc="augmented versions of every scan in the feature cache",
+    )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = chz.field(
         default="auto", doc="compute type; auto: bfloat16 on TPU and GPU, float32 on CPU"
     )
@@ -221,6 +231,13 @@ class TrainConfig:
         if self.batch_size % self.accumulate:
             raise UserError(
                 f"accumulate={self.accumulate}: must divide batch_size={self.batch_size}"
+            )
+
+    @chz.validate
+    def _cache_needs_a_frozen_backbone(self) -> None:
+        if self.cache_features == "on" and self.stage == "finetune":
+            raise UserError(
+                "cache_features=on: must be auto or off where stage=finetune, whose features change"
             )
 
     @property
@@ -302,7 +319,7 @@ def keys_of(config: type) -> list[Key]:
         if chz.is_chz(field.final_type):
             keys += [
                 Key(f"{name}.{inner.name}", inner.type, inner.default, inner.doc)
-                for inner in keys_of(field.final_type)
+                for inner in keys_of(cast(type, field.final_type))
             ]
         else:
             keys.append(Key(name, field.final_type, _default_of(field), field._doc))

@@ -24,9 +24,10 @@ ScanArray: TypeAlias = UInt8[np.ndarray, "height width"]
 # What the loader yields: resized grey scans and indices into CLASSES.
 ScanBatch: TypeAlias = UInt8[np.ndarray, "batch size size"]
 LabelBatch: TypeAlias = Int32[np.ndarray, "batch"]
-# What the model eats and makes, channels last.
-Images: TypeAlias = Float[Array, "batch height width channels"]
-FeatureMap: TypeAlias = Float[Array, "batch rows columns features"]
+# What the model eats and makes, channels last. The underscores leave sizes free: the images that
+# a layer eats and those that it makes need only agree in their batch.
+Images: TypeAlias = Float[Array, "batch _height _width _channels"]
+FeatureMap: TypeAlias = Float[Array, "batch _rows _columns _features"]
 Logits: TypeAlias = Float[Array, "batch classes"]
 
 

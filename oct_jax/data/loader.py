@@ -6,12 +6,13 @@ depend on threads, on where it was interrupted, or on how many processes share i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
 import grain
 import numpy as np
+from jaxtyping import Float32
 
 from oct_jax.config import Augment
 from oct_jax.data.augment import augment
@@ -41,6 +42,26 @@ class _ResizedScans:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         scan = resize_scan(self.source.read(int(index)), self.preprocess)
         return {"image": scan, "label": self.labels[index]}
+
+
+@dataclass(frozen=True)
+class _CachedViews:
+    """A random-access view of cached features: index -> all views of a scan, and its label."""
+
+    features: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {"feature": self.features[:, index], "label": self.labels[index]}
+
+
+class _RandomView(grain.transforms.RandomMap):
+    def random_map(self, element: dict, rng: np.random.Generator) -> dict:
+        views = element["feature"]
+        return {**element, "feature": views[rng.integers(len(views))][None, None]}
 
 
 @dataclass(frozen=True)
@@ -78,10 +99,28 @@ def training_stream(
       shards: number of processes.
     """
     scans = _ResizedScans(source, source.labels, preprocess)
-    stream = grain.MapDataset.source(scans).seed(seed).shuffle().repeat()
-    # Augmented before it is sharded, so that a scan's random numbers hang on its global position.
-    stream = stream.random_map(_RandomAugment(strengths))
+    stream = _endless(scans, seed).random_map(_RandomAugment(strengths))
+    # Sharded after augmentation, so that a scan's random numbers hang on its global position.
     return stream[shard::shards].batch(batch_size // shards, drop_remainder=True)
+
+
+def feature_stream(
+    features: Float32[np.ndarray, "views scans channels"],
+    labels: LabelBatch,
+    *,
+    batch_size: int,
+    seed: int,
+) -> grain.MapDataset:
+    """`training_stream` over cached features: each time a scan comes up, one view of it is drawn.
+
+    Yields `feature` of shape (batch, 1, 1, channels) and `label`.
+    """
+    stream = _endless(_CachedViews(features, labels), seed).random_map(_RandomView())
+    return stream.batch(batch_size, drop_remainder=True)
+
+
+def _endless(scans: Sequence, seed: int) -> grain.MapDataset:
+    return grain.MapDataset.source(scans).seed(seed).shuffle().repeat()
 
 
 def prefetch(stream: grain.MapDataset, *, threads: int) -> grain.DatasetIterator:
@@ -101,3 +140,20 @@ def in_order(
     scans = _ResizedScans(source, source.labels, preprocess)
     batches = grain.MapDataset.source(scans).batch(batch_size, drop_remainder=False)
     yield from prefetch(batches, threads=threads)
+
+
+def augmented_views(
+    source: Source,
+    preprocess: Preprocess,
+    strengths: Augment,
+    *,
+    views: int,
+    batch_size: int,
+    seed: int,
+    threads: int,
+) -> Iterator[Batch]:
+    """Every scan in the source's order, then every scan again, `views` times, augmented anew."""
+    scans = _ResizedScans(source, source.labels, preprocess)
+    stream = grain.MapDataset.source(scans).seed(seed).repeat(views)
+    stream = stream.random_map(_RandomAugment(strengths))
+    yield from prefetch(stream.batch(batch_size, drop_remainder=False), threads=threads)

@@ -1,4 +1,4 @@
-"""The one inference form: BatchNorm folded, grey uint8 scans in, logits out, in few shapes."""
+"""The one inference form: BatchNorm folded, grey uint8 scans in, few compiled shapes."""
 
 from __future__ import annotations
 
@@ -8,40 +8,53 @@ from typing import TypeAlias
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Float32, UInt8
+from jaxtyping import Array, Float32, UInt8
 
 from oct_jax.data.preprocess import Preprocess, normalise
 from oct_jax.model.protocol import Model, Variables
-from oct_jax.types import ScanBatch
+from oct_jax.types import AnyArray, ScanBatch
 
 # Batches are padded to one of these sizes, so that three programs are compiled, not one for
 # every number of scans that a caller may come with.
 BATCH_SIZES = (1, 8, 32)
 
 Forward: TypeAlias = Callable[
-    [Variables, UInt8[Array, "batch size size"]], Float32[Array, "batch classes"]
+    [Variables, UInt8[AnyArray, "batch size size"]], Float32[Array, "batch outputs"]
 ]
 
 
 @functools.lru_cache(maxsize=8)
-def make_forward(model: Model, preprocess: Preprocess) -> Forward:
-    """The jitted function from a model's variables and resized grey scans to float32 logits."""
+def make_logits(model: Model, preprocess: Preprocess) -> Forward:
+    """The jitted function from resized grey scans to float32 logits, (batch, classes)."""
 
     @jax.jit
-    def forward(variables, scans):
+    def logits(variables, scans):
         images = normalise(scans, preprocess)
         features, _ = model.features(variables, images, train=False)
         return model.head(variables, features)
 
-    return forward
+    return logits
 
 
-def predict_logits(
+@functools.lru_cache(maxsize=8)
+def make_pooled_features(model: Model, preprocess: Preprocess) -> Forward:
+    """The jitted function from resized grey scans to pooled features, (batch, channels)."""
+
+    @jax.jit
+    def pooled_features(variables, scans):
+        images = normalise(scans, preprocess)
+        features, _ = model.features(variables, images, train=False)
+        return model.pool(features)[:, 0, 0]
+
+    return pooled_features
+
+
+def predict_all(
     forward: Forward, variables: Variables, batches: Iterable[ScanBatch]
-) -> Float[np.ndarray, "scans classes"]:
-    """Logits of all scans of all batches, in order; none may be larger than `BATCH_SIZES[-1]`."""
-    logits = [forward(variables, pad_batch(batch))[: len(batch)] for batch in batches]
-    return np.concatenate([np.asarray(part) for part in logits])
+) -> Float32[np.ndarray, "scans outputs"]:
+    """Outputs for all scans of all batches, in order; no batch is above `BATCH_SIZES[-1]`."""
+    parts = [forward(variables, pad_batch(batch))[: len(batch)] for batch in batches]
+    return np.concatenate([np.asarray(part) for part in parts])
 
 
 def pad_batch(scans: ScanBatch) -> ScanBatch:

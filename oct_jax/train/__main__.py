@@ -14,7 +14,7 @@ def main(words: list[str]) -> None:
     from oct_jax.train.loop import train
     from oct_jax.train.run_folder import read_settings
 
-    train(read_settings(words), Console())
+    train(read_settings(words), Console(soft_wrap=True, highlight=False))
 
 
 if __name__ == "__main__":

@@ -5,29 +5,32 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import grain
 import jax
 import numpy as np
 import optax
+from jaxtyping import Float32, Int32
 from rich.console import Console
 from rich.progress import Progress
 from sklearn.metrics import balanced_accuracy_score
 
 from oct_jax.config import RUN_WIDE, TrainConfig
 from oct_jax.data.datasets import PHANTOM, Data, open_data
-from oct_jax.data.loader import in_order, prefetch, training_stream
+from oct_jax.data.loader import feature_stream, in_order, prefetch, training_stream
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.source import Source
 from oct_jax.files import write_json
 from oct_jax.model.fold import fold
-from oct_jax.model.inference import BATCH_SIZES, make_forward, predict_logits
+from oct_jax.model.inference import BATCH_SIZES, make_logits, predict_all
 from oct_jax.model.protocol import Variables, build
 from oct_jax.model.weights import Pretrained, load_weights
 from oct_jax.train.checkpoint import Checkpoints, open_checkpoints, restore_best
+from oct_jax.train.feature_cache import cached_views, plain_features
 from oct_jax.train.loss import class_weights, weighted_cross_entropy
 from oct_jax.train.optimizer import learning_rate_schedule, make_optimizer
 from oct_jax.train.precision import Precision, has_failed, resolve_precision
@@ -58,6 +61,9 @@ from oct_jax.types import CLASSES, SPLITS, UserError
 SYNTHETIC = "SYNTHETIC DATA: phantom scans made by the package; nothing here speaks of patients."
 # Steps between two looks at the state: often enough to be live, rare enough not to stall a device.
 STEPS_BETWEEN_LOOKS = 10
+
+
+Validate: TypeAlias = Callable[[Variables], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,7 @@ def prepare(config: TrainConfig, console: Console) -> tuple[Stage, Variables]:
     _check_devices(config)
     resumed = has_run(folder) and not (config.restart and config.stage == "frozen")
     data = _open_data(config, folder / "manifest.csv" if resumed else None, console)
+    _check_splits(data.source)
     if config.stage == "finetune":
         run = read_run_config(folder)
         shapes = jax.eval_shape(lambda: build(run.model).init(0))
@@ -159,7 +166,7 @@ def run_epochs(
     step_function = _compile_step(stage, optimizer, precision)
     mesh = data_mesh()
     key = replicate(jax.random.key(config.seed), mesh)
-    batches = _training_batches(stage)
+    batches, validate = _feed(stage, variables, console)
 
     state = replicate(initial_state(variables, optimizer, precision), mesh)
     meta: dict[str, Any] = {"epoch": 0, "best": None}
@@ -186,7 +193,7 @@ def run_epochs(
                 "epoch": epoch,
                 "step": step,
                 **_mean_totals(state),
-                **validate(stage, Variables(state.params, state.stats)),
+                **validate(Variables(state.params, state.stats)),
                 "learning_rate": float(schedule(step - 1)),
                 "skipped": int(state.loss_scale.skipped),
                 "images_per_second": scans / (time.monotonic() - began),
@@ -203,22 +210,22 @@ def run_epochs(
     return reporter.rows
 
 
-def validate(stage: Stage, variables: Variables) -> dict[str, float]:
-    """Cross-entropy, accuracy and balanced accuracy on the validation scans, in folded form."""
-    scores = score(stage.run, variables, stage.val, threads=stage.config.threads)
-    return {f"val_{name}": value for name, value in scores.items()}
-
-
 def score(
     run: RunConfig, variables: Variables, source: Source, *, threads: int
 ) -> dict[str, float]:
-    """Unweighted cross-entropy, accuracy and mean recall of the classes, by the folded model."""
+    """Scores of the folded model on every scan of a source; see `scores_of`."""
     folded, config = fold(variables, run.model)
-    forward = make_forward(build(config), run.preprocess)
     batches = in_order(source, run.preprocess, batch_size=BATCH_SIZES[-1], threads=threads)
-    logits = predict_logits(forward, folded, (batch["image"] for batch in batches))
-    labels, predicted = source.labels, logits.argmax(-1)
-    ones = np.ones(len(CLASSES), np.float32)
+    forward = make_logits(build(config), run.preprocess)
+    logits = predict_all(forward, folded, (batch["image"] for batch in batches))
+    return scores_of(logits, source.labels)
+
+
+def scores_of(
+    logits: Float32[np.ndarray, "scans classes"], labels: Int32[np.ndarray, "scans"]
+) -> dict[str, float]:
+    """Unweighted cross-entropy, accuracy, and balanced accuracy (the mean recall of classes)."""
+    ones, predicted = np.ones(logits.shape[-1], np.float32), logits.argmax(-1)
     return {
         "loss": float(weighted_cross_entropy(logits, labels, ones, label_smoothing=0.0)),
         "accuracy": float(np.mean(predicted == labels)),
@@ -260,6 +267,17 @@ def _check_devices(config: TrainConfig) -> None:
         )
 
 
+def _check_splits(source: Source) -> None:
+    """Training needs scans of every class to learn from, and some to choose the best epoch by."""
+    counts = np.bincount(source.select("train").labels, minlength=len(CLASSES))
+    absent = [name for name, count in zip(CLASSES, counts, strict=True) if not count]
+    if absent:
+        raise UserError(f"no training scans of {', '.join(absent)}: add some, or change the splits")
+    for split in ("val", "test"):
+        if not len(source.select(split)):
+            raise UserError(f"no scans in the {split} split: add some, or change the splits")
+
+
 def _open_data(config: TrainConfig, manifest: Path | None, console: Console) -> Data:
     data = open_data(
         config.data,
@@ -269,7 +287,7 @@ def _open_data(config: TrainConfig, manifest: Path | None, console: Console) -> 
         phantom_patients=config.phantom_patients,
     )
     for line in data.lines:
-        console.print(line, highlight=False)
+        console.print(line)
     return data
 
 
@@ -282,7 +300,7 @@ def _load_weights(config: TrainConfig, console: Console) -> Pretrained:
         variant=config.variant,
         width=config.width,
     )
-    console.print(f"weights={name}: {pretrained.note}", highlight=False)
+    console.print(f"weights={name}: {pretrained.note}")
     return pretrained
 
 
@@ -314,6 +332,7 @@ def _compile_step(
         label_smoothing=config.label_smoothing,
         precision=precision,
         accumulate=config.accumulate,
+        cached_features=_caches_features(config),
     )
     step = make_train_step(build(model), stage.run.preprocess, optimizer, weights, rules)
     return jit_step(step, data_mesh())
@@ -331,17 +350,75 @@ def _updates_statistics(config: TrainConfig) -> bool:
     return config.batchnorm == "update"
 
 
-def _training_batches(stage: Stage) -> grain.DatasetIterator:
+def _feed(
+    stage: Stage, variables: Variables, console: Console
+) -> tuple[grain.DatasetIterator, Validate]:
+    """The stage's training batches, and the function that scores variables for validation."""
+    if _caches_features(stage.config):
+        return _feature_feed(stage, variables, console)
+    return _image_feed(stage)
+
+
+def _caches_features(config: TrainConfig) -> bool:
+    if config.stage == "finetune" or config.cache_features == "off":
+        return False
+    return config.cache_features == "on" or jax.process_count() == 1
+
+
+def _image_feed(stage: Stage) -> tuple[grain.DatasetIterator, Validate]:
+    config = stage.config
     stream = training_stream(
         stage.train,
         stage.run.preprocess,
-        stage.config.augment,
-        batch_size=stage.config.batch_size,
-        seed=stage.config.seed,
+        config.augment,
+        batch_size=config.batch_size,
+        seed=config.seed,
         shard=jax.process_index(),
         shards=jax.process_count(),
     )
-    return prefetch(stream, threads=stage.config.threads)
+
+    def validate(variables: Variables) -> dict[str, float]:
+        return _as_validation(score(stage.run, variables, stage.val, threads=config.threads))
+
+    return prefetch(stream, threads=config.threads), validate
+
+
+def _feature_feed(
+    stage: Stage, variables: Variables, console: Console
+) -> tuple[grain.DatasetIterator, Validate]:
+    """The same two over cached features; `variables` are of the backbone that stays frozen."""
+    config, preprocess = stage.config, stage.run.preprocess
+    folded, folded_config = fold(variables, stage.run.model)
+    model = build(folded_config)
+    console.print(
+        f"features of {len(stage.train)} training scans, {config.views} views each, once:"
+        f" the backbone is frozen (cache_features={config.cache_features})",
+    )
+    features = cached_views(
+        stage.folder,
+        model,
+        folded,
+        stage.train,
+        preprocess,
+        config.augment,
+        views=config.views,
+        seed=config.seed,
+        threads=config.threads,
+    )
+    val = plain_features(model, folded, stage.val, preprocess, threads=config.threads)
+    head = jax.jit(lambda variables, pooled: model.head(variables, pooled[:, None, None]))
+
+    def validate(variables: Variables) -> dict[str, float]:
+        return _as_validation(scores_of(np.asarray(head(variables, val)), stage.val.labels))
+
+    stream = feature_stream(
+        features, stage.train.labels, batch_size=config.batch_size, seed=config.seed
+    )
+    return prefetch(stream, threads=1), validate
+
+
+def _as_validation(scores: Mapping[str, float]) -> dict[str, float]:
+    return {f"val_{name}": value for name, value in scores.items()}
 
 
 def _look(state: TrainState, stage: Stage, precision: Precision, progress: Progress) -> None:

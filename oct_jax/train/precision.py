@@ -50,9 +50,13 @@ class LossScale:
 
 def initial_scale(precision: Precision) -> LossScale:
     """The state before the first step."""
-    zero = jnp.zeros((), jnp.int32)
-    scale = INITIAL_SCALE if precision == "float16" else 1.0
-    return LossScale(jnp.asarray(scale, jnp.float32), zero, zero, zero)
+    # Arrays of their own, not one zero three times: a donated buffer may be given up only once.
+    return LossScale(
+        scale=jnp.asarray(INITIAL_SCALE if precision == "float16" else 1.0, jnp.float32),
+        finite_steps=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
+        skipped_in_a_row=jnp.zeros((), jnp.int32),
+    )
 
 
 def next_scale(state: LossScale, finite: Bool[Array, ""], precision: Precision) -> LossScale:

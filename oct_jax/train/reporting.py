@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,17 @@ from tensorboardX import SummaryWriter
 
 from oct_jax.files import write_atomic
 
+# Column of the table: its heading and its format.
 _COLUMNS = {
-    "epoch": "{:>5.0f}",
-    "loss": "{:>10.4f}",
-    "accuracy": "{:>10.4f}",
-    "val_loss": "{:>10.4f}",
-    "val_accuracy": "{:>14.4f}",
-    "val_balanced_accuracy": "{:>23.4f}",
-    "images_per_second": "{:>19.1f}",
+    "epoch": ("epoch", ".0f"),
+    "loss": ("loss", ".4f"),
+    "accuracy": ("accuracy", ".4f"),
+    "val_loss": ("val loss", ".4f"),
+    "val_accuracy": ("val accuracy", ".4f"),
+    "val_balanced_accuracy": ("val balanced", ".4f"),
+    "images_per_second": ("images/s", ".0f"),
 }
+_WIDTH = 12
 
 
 class Reporter:
@@ -72,13 +74,12 @@ class Reporter:
         for name, value in row.items():
             self._events.add_scalar(name, value, row["step"])
         if not self._header_shown:
-            self._console.print(
-                " ".join(f"{name:>{_width(form)}}" for name, form in _COLUMNS.items()),
-                highlight=False,
-            )
+            self._print(heading for heading, _ in _COLUMNS.values())
             self._header_shown = True
-        shown = " ".join(form.format(row[name]) for name, form in _COLUMNS.items())
-        self._console.print(shown, highlight=False)
+        self._print(f"{row[name]:{form}}" for name, (_, form) in _COLUMNS.items())
+
+    def _print(self, cells: Iterable[str]) -> None:
+        self._console.print("".join(f"{cell:>{_WIDTH}}" for cell in cells))
 
     def _write(self) -> None:
         write_atomic(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
@@ -116,7 +117,3 @@ def draw_curves(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:
         axes.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
-
-
-def _width(form: str) -> int:
-    return len(form.format(0))
