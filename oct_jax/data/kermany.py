@@ -237,7 +237,7 @@ def _visible(parent: Path) -> Iterator[Path]:
 
 
 def _key(folder: Path) -> str:
-    return folder.name.strip().casefold()  # Kaggle's archive has a folder "OCT2017 "
+    return folder.name.casefold()
 
 
 def _relative(path: Path, root: Path) -> str:

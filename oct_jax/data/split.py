@@ -165,7 +165,7 @@ def _groups(records: Sequence[Record], seed: int) -> list[_Group]:
     """Groups by patient and by content, largest group first."""
     patients = _joined_patients(records)
     members: dict[str, list[Record]] = defaultdict(list)
-    for record in _by_path(records):
+    for record in records:
         members[patients[record.patient]].append(record)
     groups = [_Group(tuple(scans), _order(patient, seed)) for patient, scans in members.items()]
     return sorted(groups, key=lambda group: (-len(group.records), group.order))
@@ -213,12 +213,10 @@ def _assign(groups: Sequence[_Group], shares: Mapping[str, float]) -> list[str]:
 
     def change(group: _Group, part: str) -> float:
         # Of the sum over classes of (deficit / total)^2 / share, when the part takes the group.
-        share = shares[part]
+        share, held = shares[part], filled[part]
         return sum(
-            count
-            * (count - 2 * (share * totals[label] - filled[part][label]))
-            / (totals[label] ** 2 * share)
-            for label, count in sorted(group.counts.items())
+            n * (n - 2 * (share * totals[label] - held[label])) / (share * totals[label] ** 2)
+            for label, n in sorted(group.counts.items())
         )
 
     for index, group in enumerate(groups):
@@ -229,17 +227,14 @@ def _assign(groups: Sequence[_Group], shares: Mapping[str, float]) -> list[str]:
 
 
 def _one_of_each_class(groups: Sequence[_Group], shares: Mapping[str, float]) -> dict[int, str]:
-    """Reserves for every part a group of every class, the smallest of one class alone first."""
+    """Reserves for every part a group of every class, the smallest groups of the rarest first."""
     chosen: dict[int, str] = {}
     holders = {
         label: [index for index, group in enumerate(groups) if label in group.counts]
         for label in sorted({label for group in groups for label in group.counts})
     }
     for label, holding in sorted(holders.items(), key=lambda item: len(item[1])):
-        small = sorted(
-            holding,
-            key=lambda i: (len(groups[i].counts), len(groups[i].records), groups[i].order),
-        )
+        small = sorted(holding, key=lambda i: (len(groups[i].records), groups[i].order))
         lacking = set(shares) - {chosen[i] for i in holding if i in chosen}
         free = [i for i in small if i not in chosen]
         if len(free) < len(lacking):

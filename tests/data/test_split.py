@@ -76,6 +76,8 @@ def test_split_laws(records, seed):
 
 @given(records=data_sets, random=st.randoms(use_true_random=False))
 def test_split_ignores_order_and_earlier_split(records, random):
+    # Three patients tied by one file: a chain that may be found from either end.
+    records += [make_record("CNV", patient, 0, content="same") for patient in (501, 502, 503)]
     shuffled = list(records)
     random.shuffle(shuffled)
     assert split_records(shuffled, seed=0) == split_records(records, seed=0)
@@ -92,7 +94,10 @@ def test_the_split_is_fixed_for_ever():
     records = scans_of({patient: [CLASSES[patient % 4]] for patient in range(24)})
     split = split_records(records, seed=0)
     by_patient = sorted(split, key=lambda record: int(record.patient))
-    assert "".join(str(SPLITS.index(record.split)) for record in by_patient) == "230010320101301300200200"
+    assert (
+        "".join(str(SPLITS.index(record.split)) for record in by_patient)
+        == "230010320101301300200200"
+    )
 
 
 @given(records=data_sets, copies=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 19))))
@@ -111,17 +116,44 @@ def test_identical_files_stay_together(records, copies):
         assert found.setdefault(record.sha256, record.split) == record.split
 
 
-def test_fractions_are_met_in_every_class():
-    sizes = [1] * 60 + [2] * 20 + [5] * 6 + [15]
+@pytest.mark.parametrize("seed", range(5))
+def test_fractions_are_met_in_every_class(seed):
+    sizes = [1] * 60 + [2] * 20 + [5] * 6 + [15] * 2
     everyone = [(label, size) for label in CLASSES for size in sizes]
     records = scans_of({n: [label] * size for n, (label, size) in enumerate(everyone)})
     fractions = Fractions(train=0.5, val=0.2, calibration=0.05, test=0.25)
-    counts = Counter(
-        (r.split, r.label) for r in split_records(records, fractions=fractions, seed=0)
+    split = split_records(records, fractions=fractions, seed=seed)
+    for (name, _), count in Counter((r.split, r.label) for r in split).items():
+        assert abs(count - getattr(fractions, name) * sum(sizes)) <= 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_reserved_counts_towards_the_shares(seed):
+    fractions = Fractions(train=0.22, val=0.25, calibration=0.25, test=0.28)
+    sizes = [1, 5, 5, 5, 5]  # the first of four goes to train, whose share only the fifth fills
+    everyone = [(label, size) for label in CLASSES for size in sizes]
+    records = scans_of({n: [label] * size for n, (label, size) in enumerate(everyone)})
+    split = split_records(records, fractions=fractions, seed=seed)
+    assert Counter(r.split for r in split) == {
+        "train": 24,
+        "val": 20,
+        "calibration": 20,
+        "test": 20,
+    }
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_large_patient_goes_to_the_large_split(seed):
+    records = scans_of(
+        {
+            n: [label] * size
+            for n, (label, size) in enumerate(
+                (label, size) for label in CLASSES for size in (1, 1, 1, 1, 40)
+            )
+        }
     )
-    total = sum(sizes)
-    for (split, _), count in counts.items():
-        assert abs(count / total - getattr(fractions, split)) < 0.02
+    split = split_records(records, seed=seed)
+    assert Counter(r.split for r in split)["train"] == 4 * 41
 
 
 def test_too_few_patients():
