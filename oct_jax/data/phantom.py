@@ -339,7 +339,7 @@ def _cysts(
         x = centre + (0.65 * spread * rng.normal() if number else 0.0)
         column = int(np.clip(x, 0, boundaries.shape[1] - 1))
         layer = "inl" if number and rng.random() < 0.35 else "onl"
-        top, bottom = boundaries[_INDEX[layer] : _INDEX[layer] + 2, column]
+        top, bottom = boundaries[_INDEX[layer] : _INDEX[layer] + 2, column].tolist()
         reach = 0.48 * (bottom - top) * (rng.uniform(0.45, 1.0) if number else 0.95)
         if reach < 2.5:
             continue
@@ -359,7 +359,7 @@ def _exudates(
     blobs = []
     for _ in range(count):
         x = np.clip(centre + spread * rng.normal(), 0, boundaries.shape[1] - 1)
-        y = boundaries[_INDEX["opl"], int(x)] + 7 * rng.normal() + 3
+        y = float(boundaries[_INDEX["opl"], int(x)]) + 7 * rng.normal() + 3
         size = rng.uniform(1.3, 4)
         outline = _outline(_rough_circle(rng), x, y, size * rng.uniform(1, 1.8), size)
         blobs.append(_Blob(outline, _EXUDATE_LEVEL))
