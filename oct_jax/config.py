@@ -174,7 +174,7 @@ class TrainConfig:
         doc="micro-batches that one step adds up, for small devices; divides batch_size",
     )
     learning_rate: float | None = chz.field(
-        default=None, validator=above(0), doc="peak learning rate (1e-3; finetune 1e-5)"
+        default=None, validator=above(0), doc="peak learning rate (3e-3; finetune 1e-5)"
     )
     schedule: Literal["cosine", "constant"] = chz.field(
         default="cosine", doc="learning rate after warm-up: cosine to 0, or constant"
@@ -205,7 +205,7 @@ class TrainConfig:
         " auto: on, unless several processes share the work",
     )
     views: int = chz.field(
-        default=2,
+        default=5,
         validator=at_least(1),
         doc="augmented versions of every scan in the feature cache",
     )
@@ -248,7 +248,49 @@ class TrainConfig:
     @property
     def peak_learning_rate(self) -> float:
         """Learning rate, with the stage's default where none was given."""
-        return self.learning_rate or {"frozen": 1e-3, "finetune": 1e-5}[self.stage]
+        return self.learning_rate or {"frozen": 3e-3, "finetune": 1e-5}[self.stage]
+
+
+@chz.chz
+class AuditConfig:
+    """Look for leaks, duplicates, damaged files and shortcuts in a folder of scans."""
+
+    root: str = chz.field(validator=_not_empty, doc="the folder of scans; may be the first word")
+    out: str = chz.field(
+        default="audit", validator=_not_empty, doc="folder for audit.json and audit.html"
+    )
+    write_manifest: str | None = chz.field(
+        default=None,
+        validator=_not_empty,
+        doc="write a manifest here whose splits share no patient and no picture",
+    )
+    seed: int = chz.field(default=0, validator=at_least(0), doc="seed of the clean splits")
+
+
+@chz.chz
+class PrepareConfig:
+    """Build the records of a data set once, to be read fast ever after."""
+
+    root: str = chz.field(
+        validator=_not_empty, doc="a folder of scans or a zip of one; may be the first word"
+    )
+    out: str = chz.field(validator=_not_empty, doc="the folder to make; must not exist")
+    manifest: str | None = chz.field(
+        default=None, validator=_not_empty, doc="a manifest.csv whose scans and splits to use"
+    )
+    on_bad_scan: Literal["refuse", "skip"] = chz.field(
+        default="refuse", doc="what to do with unreadable or wrongly filed scans"
+    )
+    seed: int = chz.field(
+        default=0, validator=at_least(0), doc="seed of the splits, where the folder has none"
+    )
+    cache: bool = chz.field(
+        default=False, doc="make a training cache of resized scans instead of records"
+    )
+    size: int = chz.field(
+        default=224, validator=at_least(32), doc="side of the cached scans, pixels"
+    )
+    resize: Resize = chz.field(default="squash", doc="how the cached scans are made square")
 
 
 class HelpRequested(Exception):

@@ -88,4 +88,4 @@ def test_settings_do_not_change():
     config = read("stage=frozen")
     with pytest.raises(Exception, match="Cannot modify"):
         config.seed = 1
-    assert math.isclose(config.peak_learning_rate, 1e-3)
+    assert math.isclose(config.peak_learning_rate, 3e-3)

@@ -68,5 +68,5 @@ def test_schedule_rises_to_the_peak_and_never_above_it(epochs, warmup, per_epoch
 def test_stage_defaults():
     frozen = TrainConfig(stage="frozen")
     finetune = chz.replace(frozen, stage="finetune")
-    assert (frozen.peak_learning_rate, frozen.total_epochs) == (1e-3, 10)
+    assert (frozen.peak_learning_rate, frozen.total_epochs) == (3e-3, 10)
     assert finetune.peak_learning_rate == 1e-5
