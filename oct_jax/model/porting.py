@@ -95,13 +95,13 @@ def _keras(blocks: Collection[Block]) -> Modules:
 _TORCH_TRANSFORMS: dict[str, Transform] = {
     "conv": lambda w: w.transpose(2, 3, 1, 0),  # (O, I, k, k) -> (k, k, I, O)
     "depthwise": lambda w: w.transpose(2, 3, 1, 0),  # (C, 1, k, k) -> (k, k, 1, C)
-    "matrix": lambda w: w.reshape(len(w), -1).T,  # (O, I) or (O, I, 1, 1) -> (I, O)
+    "matrix": lambda w: w.reshape(w.shape[:2]).T,  # (O, I) or (O, I, 1, 1) -> (I, O)
     "vector": lambda w: w,
 }
 _KERAS_TRANSFORMS: dict[str, Transform] = {
     "conv": lambda w: w,  # (k, k, I, O)
     "depthwise": lambda w: w.transpose(0, 1, 3, 2),  # (k, k, C, 1) -> (k, k, 1, C)
-    "matrix": lambda w: w.reshape(-1, w.shape[-1]),  # (1, 1, I, O) -> (I, O)
+    "matrix": lambda w: w.reshape(w.shape[-2:]),  # (1, 1, I, O) -> (I, O)
     "vector": lambda w: w,
 }
 
