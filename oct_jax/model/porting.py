@@ -234,14 +234,15 @@ def port(arrays: Arrays, layout: Layout, config: MobileNetV3Config, where: str) 
       where: the file, for messages.
 
     Returns:
-      One array for every leaf of the model; a layer of the head that the file lacks whole is
-      left out.
+      One array for every leaf of the model, less the classifier or the head where the file has
+      none.
 
     Raises:
       UserError: keys are missing, feed nothing or feed two leaves, or arrays have another shape
         or numbers that are not finite; it lists them.
     """
-    rows = [row for row in key_map(layout, config) if not _is_lacking_head(row, layout, arrays)]
+    absent = _absent_head(arrays, layout)
+    rows = [row for row in key_map(layout, config) if not row.leaf.startswith(absent)]
     shapes = leaf_shapes(config)
     keys = Counter(row.key for row in rows)
     extra = [key for key in arrays if key not in keys and not key.endswith(_IGNORED)]
@@ -275,12 +276,15 @@ def leaf_shapes(config: MobileNetV3Config) -> dict[str, tuple[int, ...]]:
     return {path_name(path[1:]): leaf.shape for path, leaf in leaves}
 
 
-def _is_lacking_head(row: Row, layout: Layout, arrays: Arrays) -> bool:
-    module, _, _ = row.leaf.rpartition("/")
-    if not module.startswith("head/"):
-        return False
-    theirs = layout.modules(())[module].conv
-    return not any(theirs + suffix in arrays for suffix in layout.conv.values())
+def _absent_head(arrays: Arrays, layout: Layout) -> tuple[str, ...]:
+    """What a file without its top lacks of our head: the classifier, or both layers."""
+    absent = []
+    for ours in ("head/classifier", "head/hidden"):
+        theirs = layout.modules(())[ours].conv
+        if any(theirs + array in arrays for array in layout.conv.values()):
+            break
+        absent.append(f"{ours}/")
+    return tuple(absent)
 
 
 def _apply(transform: Transform, array: np.ndarray) -> np.ndarray:

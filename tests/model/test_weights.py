@@ -202,6 +202,22 @@ def test_a_file_without_top_gets_a_fresh_head(tmp_path):
     assert np.array_equal(stem, arrays["conv/kernel"])
 
 
+def test_a_file_without_classifier_keeps_its_hidden_layer(tmp_path):
+    arrays = seeded_checkpoint(shapes_of("timm_minimalistic"))
+    headless = {k: v for k, v in arrays.items() if not k.startswith("classifier.")}
+    pretrained = load_weights(str(write(tmp_path, "timm", headless)), seed=0)
+    assert pretrained.note.endswith("the file has no classifier: it is fresh from seed 0")
+    kept = pretrained.variables.params["head"]["hidden"]["bias"]
+    assert np.array_equal(kept, arrays["conv_head.bias"])
+
+
+def test_a_classifier_without_the_layer_before_it_is_refused(tmp_path):
+    arrays = seeded_checkpoint(shapes_of("timm_minimalistic"))
+    rest = {k: v for k, v in arrays.items() if not k.startswith("conv_head.")}
+    with pytest.raises(UserError, match=r"2 missing \(conv_head"):
+        load_weights(str(write(tmp_path, "timm", rest)), seed=0)
+
+
 def test_recipes_are_the_publishers():
     assert set(RECIPES) == {
         (layout.name, variant) for layout in LAYOUTS for variant in ("large", "large_minimalistic")
