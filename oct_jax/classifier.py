@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
+import cv2
 import jax
 import numpy as np
+from jaxtyping import Float32
 
-from oct_jax.data.preprocess import Preprocess, resize_scan
+from oct_jax.data.preprocess import Preprocess, resize_scan, to_scan_coordinates
 from oct_jax.data.readers import read_scan
 from oct_jax.model.fold import fold
+from oct_jax.model.gradcam import METHODS, PREDICTED, Method, explain_all, make_explain
 from oct_jax.model.inference import BATCH_SIZES, make_logits, predict_all
 from oct_jax.model.protocol import Model, Variables, build
 from oct_jax.train.checkpoint import has_best, restore_best
@@ -21,6 +24,34 @@ from oct_jax.train.run_folder import STAGES, read_run_config
 from oct_jax.types import CLASSES, Prediction, ScanArray, UserError
 
 Scan = str | os.PathLike[str] | ScanArray
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where in a scan the evidence for a class lies.
+
+    Attributes:
+      prediction: what the classifier says of the scan.
+      target: the class that is explained.
+      method: a name of `oct_jax.model.gradcam.METHODS`.
+      cells: the map as the method gives it, at the feature map's resolution; in [0, 1], its
+        maximum 1, or all 0 where nothing speaks for the class.
+      scan_shape: (height, width) of the scan.
+      preprocess: from the scan to the model's input.
+    """
+
+    prediction: Prediction
+    target: str
+    method: Method
+    cells: Float32[np.ndarray, "rows columns"]
+    scan_shape: tuple[int, int]
+    preprocess: Preprocess
+
+    @property
+    def heatmap(self) -> Float32[np.ndarray, "height width"]:
+        """The map over the scan, float32 in [0, 1]; interpolated between the cells' centres."""
+        over_input = enlarge(self.cells, self.preprocess.size)
+        return to_scan_coordinates(over_input, self.scan_shape, self.preprocess)
 
 
 @dataclass(frozen=True)
@@ -69,14 +100,79 @@ class Classifier:
         batches = (np.stack([self._prepare(scan) for scan in chunk]) for chunk in chunks)
         return [to_prediction(row) for row in predict_all(forward, self.variables, batches)]
 
+    @overload
+    def explain(
+        self, scans: Scan, target: str | None = None, method: Method = "gradcam", flip: bool = False
+    ) -> Explanation: ...
+
+    @overload
+    def explain(
+        self,
+        scans: Sequence[Scan],
+        target: str | None = None,
+        method: Method = "gradcam",
+        flip: bool = False,
+    ) -> list[Explanation]: ...
+
+    def explain(
+        self,
+        scans: Scan | Sequence[Scan],
+        target: str | None = None,
+        method: Method = "gradcam",
+        flip: bool = False,
+    ) -> Explanation | list[Explanation]:
+        """Shows where one scan, or each of several, looks like a class.
+
+        Args:
+          scans: as for `predict`.
+          target: a name of `CLASSES`; None explains each scan's own prediction.
+          method: `gradcam`, `gradcam++`, `hirescam` or `eigencam`.
+          flip: average with the map of the mirrored scan.
+
+        Returns:
+          One `Explanation`, or a list in the order of `scans`.
+
+        Raises:
+          UserError: as for `predict`; or an unknown target or method.
+        """
+        if isinstance(scans, str | os.PathLike | np.ndarray):
+            return self.explain([scans], target, method, flip)[0]
+        if target is not None and target not in CLASSES:
+            raise UserError(f"target={target}: must be one of {', '.join(CLASSES)}")
+        if method not in METHODS:
+            raise UserError(f"method={method}: must be one of {', '.join(METHODS)}")
+        if not scans:
+            return []
+        index = PREDICTED if target is None else CLASSES.index(target)
+        shapes: list[tuple[int, int]] = []
+
+        def batches():
+            for start in range(0, len(scans), BATCH_SIZES[-1]):
+                pixels = [_read(scan) for scan in scans[start : start + BATCH_SIZES[-1]]]
+                shapes.extend(one.shape for one in pixels)
+                resized = np.stack([resize_scan(one, self.preprocess) for one in pixels])
+                yield resized, np.full(len(resized), index, np.int32)
+
+        program = make_explain(self.model, self.preprocess, method, flip=flip)
+        logits, maps = explain_all(program, self.variables, batches())
+        predictions = [to_prediction(row) for row in logits]
+        return [
+            Explanation(said, target or said.label, method, cells, shape, self.preprocess)
+            for said, cells, shape in zip(predictions, maps, shapes, strict=True)
+        ]
+
     def _prepare(self, scan: Scan) -> np.ndarray:
-        pixels = scan if isinstance(scan, np.ndarray) else read_scan(scan)
-        if pixels.ndim != 2 or pixels.dtype != np.uint8 or not pixels.size:
-            raise UserError(
-                f"array of shape {pixels.shape}, {pixels.dtype}: a scan is grey uint8 of shape"
-                " (height, width); files of other kinds are converted when given as paths"
-            )
-        return resize_scan(pixels, self.preprocess)
+        return resize_scan(_read(scan), self.preprocess)
+
+
+def _read(scan: Scan) -> ScanArray:
+    pixels = scan if isinstance(scan, np.ndarray) else read_scan(scan)
+    if pixels.ndim != 2 or pixels.dtype != np.uint8 or not pixels.size:
+        raise UserError(
+            f"array of shape {pixels.shape}, {pixels.dtype}: a scan is grey uint8 of shape"
+            " (height, width); files of other kinds are converted when given as paths"
+        )
+    return pixels
 
 
 def load(run: str | os.PathLike[str] = "runs/default") -> Classifier:
@@ -107,3 +203,8 @@ def to_prediction(logits: np.ndarray) -> Prediction:
     shifted = np.exp(logits - logits.max())
     probabilities = (shifted / shifted.sum()).astype(np.float32)
     return Prediction(CLASSES[int(logits.argmax())], probabilities, logits.astype(np.float32))
+
+
+def enlarge(cells: Float32[np.ndarray, "rows columns"], size: int) -> Float32[np.ndarray, "s s"]:
+    """A map of cells as (size, size): bilinear between the centres of the cells, in [0, 1]."""
+    return cv2.resize(cells, (size, size), interpolation=cv2.INTER_LINEAR)

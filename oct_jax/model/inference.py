@@ -57,7 +57,7 @@ def predict_all(
     return np.concatenate([np.asarray(part) for part in parts])
 
 
-def pad_batch(scans: ScanBatch) -> ScanBatch:
+def pad_batch(scans: ScanBatch) -> UInt8[np.ndarray, "_padded size size"]:
     """Repeats the last scan up to the next of `BATCH_SIZES`."""
     size = next(size for size in BATCH_SIZES if size >= len(scans))
     return np.concatenate([scans, np.repeat(scans[-1:], size - len(scans), axis=0)])
