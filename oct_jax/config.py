@@ -189,7 +189,7 @@ class TrainConfig:
         default="balanced", doc="balanced: each class weighs N/(K n_c) in the loss"
     )
     label_smoothing: float = chz.field(
-        default=0.05, validator=below(0, 1), doc="share of the target spread over all classes"
+        default=0.1, validator=below(0, 1), doc="share of the target spread over all classes"
     )
     dropout: float = chz.field(
         default=0.2, validator=below(0, 1), doc="dropout rate before the last layer"

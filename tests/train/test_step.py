@@ -1,6 +1,7 @@
 """The training step: what it moves, what it leaves, and what it does not depend on."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 
@@ -9,16 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from toy_model import ToyModel
 
 from oct_jax.config import TrainConfig
 from oct_jax.data.preprocess import Preprocess
-from oct_jax.model.mobilenet_v3 import MobileNetV3Config
-from oct_jax.model.protocol import build
 from oct_jax.train.optimizer import make_optimizer
 from oct_jax.train.step import StepRules, initial_state, make_train_step
 
 PREPROCESS = Preprocess(size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
-MODEL = MobileNetV3Config(variant="large_minimalistic", width=0.25, dropout=0.0)
+MODEL = ToyModel()
 WEIGHTS = np.ones(4, np.float32)
 KEY = jax.random.key(0)
 
@@ -43,7 +43,7 @@ def rules_of(stage, **changes):
 
 def make(stage, model=MODEL, learning_rate=1e-2, **changes):
     rules = rules_of(stage, **changes)
-    model = build(dataclasses.replace(model, dtype=rules.precision))
+    model = dataclasses.replace(model, dtype=rules.precision)
     config = TrainConfig(stage=stage)
     optimizer = make_optimizer(config, optax.constant_schedule(learning_rate))
     state = initial_state(model.init(0), optimizer, rules.precision)
@@ -75,7 +75,7 @@ def test_finetune_moves_every_parameter_and_statistics_when_told(update):
     step, state = make("finetune", update_statistics=update)
     after = step(step(state, batch_of(8), KEY), batch_of(8, 1), KEY)
     assert all(moved(state.params["head"], after.params["head"]))
-    assert np.mean(moved(state.params["backbone"], after.params["backbone"])) > 0.95
+    assert all(moved(state.params["backbone"], after.params["backbone"]))
     assert all(moved(state.stats, after.stats)) == update
     assert any(moved(state.stats, after.stats)) == update
 
@@ -83,15 +83,17 @@ def test_finetune_moves_every_parameter_and_statistics_when_told(update):
 def test_frozen_stage_computes_no_gradient_of_the_backbone():
     def flops(stage):
         step, state = make(stage)
-        return step.lower(state, batch_of(4), KEY).compile().cost_analysis()["flops"]
+        # `lower` fills the tree with placeholders, which the checked types of the state refuse.
+        leaves, tree = jax.tree.flatten(state)
+        flat = jax.jit(lambda leaves: step(jax.tree.unflatten(tree, leaves), batch_of(4), KEY))
+        return flat.lower(leaves).compile().cost_analysis()["flops"]
 
-    model = build(MODEL)
-    variables = model.init(0)
-    images = jnp.zeros((4, 32, 32, 3))
-    forward = jax.jit(lambda v, x: model.features(v, x, train=False)[0])
+    images, variables = jnp.zeros((4, 32, 32, 3)), MODEL.init(0)
+    forward = jax.jit(lambda v, x: MODEL.features(v, x, train=False)[0])
     one_pass = forward.lower(variables, images).compile().cost_analysis()["flops"]
-    backward = flops("finetune") - flops("frozen")
-    assert backward > one_pass
+    # The images need no gradient, so the backbone's backward pass is that of its kernel alone.
+    assert flops("finetune") - flops("frozen") > 0.9 * one_pass
+    assert flops("frozen") < 1.5 * one_pass
 
 
 def test_micro_batches_give_the_whole_batchs_step():
@@ -151,11 +153,9 @@ print("equal")
 
 
 def test_eight_devices_give_the_one_device_result(request):
-    import os
-
     env = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "PYTHONPATH": str(request.path.parent),
+        "PYTHONPATH": os.pathsep.join(map(str, (request.path.parent, request.path.parent.parent))),
     }
     done = subprocess.run(
         [sys.executable, "-c", EIGHT_DEVICES], env=env, capture_output=True, text=True
