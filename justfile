@@ -15,6 +15,14 @@ demo: (train "stage=frozen" "run=runs/demo") (train "stage=finetune" "run=runs/d
 train *settings:
     @python -m oct_jax.train "$@"
 
+# Explain scans: `just explain scan.png target=CNV`; `just explain --help` lists the settings.
+explain *words:
+    @python -m oct_jax.explain "$@"
+
+# Test a run's explanations; scans are explained as "unverified" until the report is passed.
+explain-report *settings:
+    @python -m oct_jax.explain report "$@"
+
 # Lint, format, types, import direction.
 check:
     ruff check . && ruff format --check . && ty check && pytest -q tests/test_imports.py

@@ -1,0 +1,1 @@
+"""Where a scan looks like a class, on a page for people, and whether that was tested."""

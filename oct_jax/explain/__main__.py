@@ -1,0 +1,40 @@
+"""`python -m oct_jax.explain scan.png`, or `... report`; `--help` lists the settings."""
+
+import sys
+
+from oct_jax import command
+from oct_jax.config import ExplainConfig, ExplainReportConfig, parse
+from oct_jax.types import UserError
+
+
+def main(words: list[str]) -> None:
+    """Explains scans, or tests a run's explanations."""
+    if words[:1] == ["report"]:
+        _report(words[1:])
+    else:
+        _explain(words)
+
+
+def _explain(words: list[str]) -> None:
+    scans = [word for word in words if "=" not in word and not word.startswith("-")]
+    config = parse(ExplainConfig, [word for word in words if word not in scans], {})
+    if not scans:
+        raise UserError("no scan given: `just explain SCAN.png`, or a folder or a pattern")
+    from rich.console import Console
+
+    from oct_jax.explain.run import explain
+
+    explain(scans, config, Console(soft_wrap=True, highlight=False))
+
+
+def _report(words: list[str]) -> None:
+    config = parse(ExplainReportConfig, words, {})
+    from rich.console import Console
+
+    from oct_jax.explain.report import report
+
+    report(config, Console(soft_wrap=True, highlight=False))
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))

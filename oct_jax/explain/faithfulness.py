@@ -1,0 +1,151 @@
+"""Whether a map shows what the model used: pure functions over scans, maps and lesions.
+
+All maps here are over the model's input, (size, size), float32 in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float32, UInt8
+
+from oct_jax.types import ScanBatch
+
+OneScan = UInt8[np.ndarray, "size size"]
+Mask = Bool[np.ndarray, "size size"]
+Heat = Float32[np.ndarray, "size size"]
+Remove = Callable[[OneScan, Mask, np.random.Generator], OneScan]
+
+_RESAMPLES = 2000
+
+
+def top_share(heat: Heat, share: float, rng: np.random.Generator) -> Mask:
+    """The given share of pixels where the map is highest; ties, as in its zeros, at random."""
+    ties = rng.random(heat.size, np.float32)
+    order = np.lexsort((ties, heat.ravel()))
+    mask = np.zeros(heat.size, bool)
+    mask[order[heat.size - round(share * heat.size) :]] = True
+    return mask.reshape(heat.shape)
+
+
+def remove_by_blur(scan: OneScan, mask: Mask, rng: np.random.Generator) -> OneScan:
+    """Puts a heavily blurred copy under the mask (sigma of a fourteenth of the side).
+
+    Petsiuk et al. 2018 blur for insertion. Black, as they use for deletion, would be a dark hole
+    in a retina, which is what fluid looks like.
+    """
+    del rng
+    return np.where(mask, blurred(scan), scan)
+
+
+def remove_by_imputation(scan: OneScan, mask: Mask, rng: np.random.Generator) -> OneScan:
+    """Fills the mask from its surroundings, so that its outline tells nothing (Rong et al. 2022).
+
+    They solve for pixels that equal the mean of their neighbours, plus noise. Here each removed
+    pixel is the mean of the known ones in the smallest window that holds any, windows doubling
+    in size, plus noise of 1 % of full scale: close to it, and fast enough for thousands of scans.
+    """
+    known = (~mask).astype(np.float32)
+    values = scan.astype(np.float32) * known
+    filled, missing = values.copy(), mask.copy()
+    window = 3
+    while missing.any() and not mask.all():
+        weight = cv2.blur(known, (window, window), borderType=cv2.BORDER_REFLECT)
+        reached = missing & (weight > 1e-3)
+        mean = cv2.blur(values, (window, window), borderType=cv2.BORDER_REFLECT)
+        filled[reached] = mean[reached] / weight[reached]
+        missing &= ~reached
+        window = 2 * window + 1
+    noise = rng.normal(0, 2.55, scan.shape) * mask
+    return np.rint(np.clip(filled + noise, 0, 255)).astype(np.uint8)
+
+
+def blurred(scan: OneScan) -> OneScan:
+    """The scan without its detail: what is left when all is removed."""
+    return cv2.GaussianBlur(scan, (0, 0), len(scan) / 14)
+
+
+def deletion_steps(
+    scan: OneScan,
+    heat: Heat,
+    shares: Sequence[float],
+    remove: Remove,
+    rng: np.random.Generator,
+) -> ScanBatch:
+    """The scan with its highest shares removed, one for each share."""
+    return np.stack([remove(scan, top_share(heat, share, rng), rng) for share in shares])
+
+
+def insertion_steps(
+    scan: OneScan, heat: Heat, shares: Sequence[float], rng: np.random.Generator
+) -> ScanBatch:
+    """The blurred scan with its highest shares restored, one for each share."""
+    return np.stack([remove_by_blur(scan, ~top_share(heat, share, rng), rng) for share in shares])
+
+
+def random_cells(
+    rng: np.random.Generator, count: int, shape: tuple[int, int]
+) -> Float32[np.ndarray, "count rows columns"]:
+    """Maps that know nothing of the scan, at the resolution of the true ones."""
+    return rng.random((count, *shape), np.float32)
+
+
+def centre_cells(shape: tuple[int, int]) -> Float32[np.ndarray, "rows columns"]:
+    """A Gaussian blob in the centre, its deviation a quarter of the side."""
+    rows, columns = ((np.arange(side) + 0.5) / side - 0.5 for side in shape)
+    return np.exp(-8 * (rows[:, None] ** 2 + columns**2)).astype(np.float32)
+
+
+def area_under(curves: Float[np.ndarray, "scans steps"]) -> Float[np.ndarray, "scans"]:
+    """Area under each curve, its ends at 0 and 1."""
+    return np.trapezoid(curves, dx=1 / (curves.shape[1] - 1), axis=1)
+
+
+def interval(
+    values: Float[np.ndarray, "scans"], rng: np.random.Generator
+) -> tuple[float, float, float]:
+    """Mean and 95 % bootstrap interval (percentile; scans resampled)."""
+    picks = rng.integers(0, len(values), (_RESAMPLES, len(values)))
+    low, high = np.quantile(values[picks].mean(1), (0.025, 0.975))
+    return float(values.mean()), float(low), float(high)
+
+
+def rank_correlation(
+    maps: Float[np.ndarray, "scans rows columns"], others: Float[np.ndarray, "scans rows columns"]
+) -> Float[np.ndarray, "scans"]:
+    """Spearman's correlation of each pair of maps; 0 where one of them is constant."""
+    from scipy.stats import rankdata  # a second to import, and only reports need it
+
+    ranks, other_ranks = (
+        rankdata(values.reshape(len(values), -1), axis=1) for values in (maps, others)
+    )
+    ranks -= ranks.mean(1, keepdims=True)
+    other_ranks -= other_ranks.mean(1, keepdims=True)
+    norms = np.linalg.norm(ranks, axis=1) * np.linalg.norm(other_ranks, axis=1)
+    return (ranks * other_ranks).sum(1) / np.where(norms > 0, norms, 1)
+
+
+def points_at(heat: Heat, lesion: Mask, tolerance: int) -> bool:
+    """The pointing game (Zhang et al. 2018): the maximum is within `tolerance` of the lesion.
+
+    An empty map points nowhere.
+    """
+    if not heat.any():
+        return False
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    rows, columns = np.nonzero(lesion)
+    return bool(((rows - row) ** 2 + (columns - column) ** 2 <= tolerance**2).any())
+
+
+def energy_inside(heat: Heat, lesion: Mask) -> float:
+    """The share of the map's sum that lies in the lesion."""
+    total = float(heat.sum())
+    return float(heat[lesion].sum()) / total if total else 0.0
+
+
+def overlap(heat: Heat, lesion: Mask, rng: np.random.Generator) -> float:
+    """Intersection over union of the lesion and as many pixels where the map is highest."""
+    chosen = top_share(heat, lesion.mean(), rng)
+    return float((chosen & lesion).sum() / (chosen | lesion).sum())

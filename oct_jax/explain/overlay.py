@@ -1,0 +1,117 @@
+"""The page of one explained scan: heatmap over the scan, scores, referral, and every caution.
+
+Drawn by OpenCV and Pillow: Matplotlib would double the time to the first page.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from oct_jax.classifier import Explanation
+from oct_jax.types import CLASSES, ScanArray
+
+REFERRAL = {
+    "CNV": "urgent referral",
+    "DME": "urgent referral",
+    "DRUSEN": "routine referral",
+    "NORMAL": "observation",
+}
+"""Kermany et al. 2018, figure 3."""
+RESEARCH_USE = "Research use; not a medical device"
+
+_BACKGROUND, _INK, _FAINT, _WARNING = (24, 24, 28), (236, 236, 236), (150, 150, 155), (255, 196, 0)
+_BAR, _CHOSEN = (92, 92, 100), (238, 120, 60)
+_OPACITY = 0.6
+_PANEL_WIDTH, _PANEL_HEIGHT, _MARGIN, _LINE = 300, 400, 14, 17
+_SMALLEST_SIDE = 160
+
+Picture = UInt8[np.ndarray, "_rows _columns 3"]
+
+
+def overlay(scan: ScanArray, heatmap: Float32[np.ndarray, "height width"]) -> Picture:
+    """The heatmap over the scan, RGB of the scan's size.
+
+    The colour map is inferno, whose lightness rises evenly. Opacity rises with the map too, so
+    that where there is no evidence the scan is seen as it is.
+    """
+    levels = np.rint(heatmap * 255).astype(np.uint8)
+    colour = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    opacity = (_OPACITY * heatmap)[..., None]
+    return np.rint(scan[..., None] * (1 - opacity) + colour * opacity).astype(np.uint8)
+
+
+def page(scan: ScanArray, explanation: Explanation, marks: Sequence[str]) -> Picture:
+    """The scan in its own resolution under its heatmap, beside a panel of what the model says.
+
+    Very small scans are enlarged by a whole factor; the panel grows with very large ones.
+
+    Args:
+      scan: grey, of the explanation's `scan_shape`.
+      explanation: of the scan.
+      marks: cautions, a line each.
+    """
+    picture = overlay(scan, explanation.heatmap)
+    zoom = max(1, _SMALLEST_SIDE // min(scan.shape))
+    picture = picture.repeat(zoom, 0).repeat(zoom, 1)
+    scale = max(1.0, picture.shape[0] / 600)
+    panel = _panel(explanation, marks, scale)
+    height = max(picture.shape[0], panel.height)
+    canvas = Image.new("RGB", (picture.shape[1] + panel.width, height), _BACKGROUND)
+    canvas.paste(Image.fromarray(picture))
+    canvas.paste(panel, (picture.shape[1], 0))
+    return np.array(canvas)
+
+
+def _panel(explanation: Explanation, marks: Sequence[str], scale: float) -> Image.Image:
+    prediction = explanation.prediction
+    wrapped = [line for mark in marks for line in textwrap.wrap(mark, 44)]
+    height = _PANEL_HEIGHT + max(0, len(wrapped) - 4) * _LINE
+    image = Image.new("RGB", (round(_PANEL_WIDTH * scale), round(height * scale)), _BACKGROUND)
+    draw = ImageDraw.Draw(image)
+
+    def write(row: float, text: str, size: int = 13, ink: tuple[int, int, int] = _INK) -> None:
+        draw.text((_MARGIN * scale, row * scale), text, ink, _font(size, scale))
+
+    def box(left: float, top: float, width: float, tall: float, fill: tuple[int, int, int]) -> None:
+        corners = (left * scale, top * scale, (left + width) * scale, (top + tall) * scale)
+        draw.rectangle(corners, fill)
+
+    share = float(prediction.probabilities.max())
+    write(10, f"{prediction.label}  {share:.1%}", 24)
+    write(44, REFERRAL[prediction.label], 17)
+    write(68, "the model's own score, not calibrated", 12, _FAINT)
+    for number, (name, probability) in enumerate(
+        zip(CLASSES, prediction.probabilities.tolist(), strict=True)
+    ):
+        row = 96 + 24 * number
+        write(row, name)
+        box(86, row + 2, 130, 12, _BAR)
+        if probability > 0:
+            box(86, row + 2, 130 * probability, 12, _CHOSEN)
+        draw.text((226 * scale, row * scale), f"{probability:.1%}", _INK, _font(13, scale))
+    write(204, f"evidence for {explanation.target} ({explanation.method})")
+    _scale_bar(image, scale)
+    write(244, "none", 12, _FAINT)
+    draw.text((178 * scale, 244 * scale), "this scan's peak", _FAINT, _font(12, scale))
+    for number, line in enumerate(wrapped):
+        write(274 + _LINE * number, line, 12, _WARNING)
+    write(height - 30, RESEARCH_USE, 12)
+    return image
+
+
+def _scale_bar(image: Image.Image, scale: float) -> None:
+    """The colours as they look over mid-grey, from 0 to 1."""
+    width, tall = round((_PANEL_WIDTH - 2 * _MARGIN) * scale), round(12 * scale)
+    ramp = np.tile(np.linspace(0, 1, width, dtype=np.float32), (tall, 1))
+    bar = overlay(np.full((tall, width), 96, np.uint8), ramp)
+    image.paste(Image.fromarray(bar), (round(_MARGIN * scale), round(228 * scale)))
+
+
+def _font(size: int, scale: float):
+    return ImageFont.load_default(size * scale)
