@@ -10,6 +10,7 @@ from typing import overload
 
 import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
 
@@ -19,7 +20,7 @@ from oct_jax.model.fold import fold
 from oct_jax.model.gradcam import METHODS, PREDICTED, Method, explain_all, make_explain
 from oct_jax.model.inference import BATCH_SIZES, make_logits, predict_all
 from oct_jax.model.protocol import Model, Variables, build
-from oct_jax.train.checkpoint import has_best, restore_best
+from oct_jax.train.best import has_best, restore_best
 from oct_jax.train.run_folder import STAGES, read_run_config
 from oct_jax.types import CLASSES, Prediction, ScanArray, UserError
 
@@ -186,16 +187,34 @@ def load(run: str | os.PathLike[str] = "runs/default") -> Classifier:
     stage = next((stage for stage in reversed(STAGES) if has_best(folder / stage)), None)
     if stage is None:
         raise UserError(f"{folder}: no trained model yet; `just train stage=frozen run={folder}`")
-    shapes = jax.eval_shape(lambda: build(config.model).init(0))
-    variables, _ = restore_best(folder / stage, shapes)
-    folded, folded_config = fold(variables, config.model)
+    variables, _ = restore_best(folder / stage, build(config.model).shapes)
+    # Folded by NumPy: JAX would compile a small program for each of a hundred shapes.
+    folded, folded_config = fold(jax.tree.map(np.asarray, variables), config.model)
     return Classifier(
         model=build(folded_config),
-        variables=folded,
+        variables=jax.tree.map(jnp.asarray, folded),
         preprocess=config.preprocess,
         synthetic=config.synthetic,
         stage=stage,
     )
+
+
+def latest_run(root: Path = Path("runs")) -> Path:
+    """The run below `root` whose best checkpoint is the newest.
+
+    Raises:
+      UserError: none has a trained model.
+    """
+    trained = [
+        (best.stat().st_mtime, run)
+        for run in root.glob("*")
+        for stage in STAGES
+        if has_best(run / stage)
+        for best in (run / stage / "best").iterdir()
+    ]
+    if not trained:
+        raise UserError(f"{root}: no trained run; `just demo` makes one, or say run=FOLDER")
+    return max(trained)[1]
 
 
 def to_prediction(logits: np.ndarray) -> Prediction:

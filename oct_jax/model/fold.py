@@ -2,8 +2,6 @@
 
 import dataclasses
 
-from jax import lax
-
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
 from oct_jax.model.protocol import Tree, Variables
 
@@ -35,6 +33,7 @@ def _fold(params: Tree, stats: Tree, epsilon: float) -> Tree:
             name: _fold(child, stats[name], epsilon) if name in stats else child
             for name, child in params.items()
         }
-    # Every kernel has its output channels last, so one product fits all three shapes.
-    gain = params["scale"] * lax.rsqrt(stats["var"] + epsilon)
+    # Every kernel has its output channels last, so one product fits all three shapes. Operators
+    # alone, so that NumPy's arrays fold without compiling anything.
+    gain = params["scale"] / (stats["var"] + epsilon) ** 0.5
     return {"kernel": params["kernel"] * gain, "bias": params["bias"] - stats["mean"] * gain}

@@ -1,13 +1,12 @@
 """Checkpoints on disk, by Orbax: the last state to resume from, and the best to go on with.
 
 Both are written in the background and committed by a rename: what has a step's name is whole.
-Orbax's handlers and options stay inside this module.
+Orbax's handlers and options stay inside this module and `best`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,8 @@ import orbax.checkpoint as ocp
 from grain.checkpoint import CheckpointRestore, CheckpointSave
 
 from oct_jax.model.protocol import Variables
+from oct_jax.train.best import abstract, best_manager
 from oct_jax.train.step import TrainState
-from oct_jax.types import UserError
-
-# Orbax reports each save and every handler it has to guess at WARNING.
-logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ class Checkpoints:
         restored = self.last.restore(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(jax.tree.map(_abstract, state)),
+                state=ocp.args.StandardRestore(jax.tree.map(abstract, state)),
                 batches=CheckpointRestore(batches),
                 meta=ocp.args.JsonRestore(),
             ),
@@ -91,55 +87,9 @@ def open_checkpoints(stage_folder: Path) -> Generator[Checkpoints]:
     last = ocp.CheckpointManager(
         stage_folder.absolute() / "last", options=ocp.CheckpointManagerOptions(max_to_keep=2)
     )
-    best = _best_manager(stage_folder)
+    best = best_manager(stage_folder)
     try:
         yield Checkpoints(last, best)
     finally:
         last.close()
         best.close()
-
-
-def restore_best(stage_folder: Path, variables: Variables) -> tuple[Variables, dict[str, Any]]:
-    """The best variables of a stage, and what was saved with them.
-
-    Args:
-      stage_folder: `runs/<name>/<stage>`.
-      variables: arrays or `jax.ShapeDtypeStruct`s of the shapes that are expected.
-
-    Raises:
-      UserError: the stage has no best checkpoint, or one of another model.
-    """
-    if not has_best(stage_folder):
-        raise UserError(f"{stage_folder}: no finished epoch here; train this stage first")
-    with contextlib.closing(_best_manager(stage_folder)) as manager:
-        try:
-            restored = manager.restore(
-                manager.latest_step(),
-                args=ocp.args.Composite(
-                    variables=ocp.args.StandardRestore(
-                        jax.tree.map(_abstract, variables._asdict())
-                    ),
-                    meta=ocp.args.JsonRestore(),
-                ),
-            )
-        except (ValueError, KeyError) as error:
-            raise UserError(
-                f"{stage_folder}: the checkpoint is not of the model that config.json describes"
-                f" ({' '.join(str(error).split())[:200]})"
-            ) from error
-    return Variables(**restored["variables"]), restored["meta"]
-
-
-def has_best(stage_folder: Path) -> bool:
-    """Whether the stage has a whole best checkpoint."""
-    return any(entry.name.isdigit() for entry in (stage_folder / "best").glob("*"))
-
-
-def _best_manager(stage_folder: Path) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=1)
-    return ocp.CheckpointManager(stage_folder.absolute() / "best", options=options)
-
-
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    sharding = getattr(leaf, "sharding", None)
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

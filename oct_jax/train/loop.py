@@ -29,7 +29,8 @@ from oct_jax.model.fold import fold
 from oct_jax.model.inference import BATCH_SIZES, make_logits, predict_all
 from oct_jax.model.protocol import Variables, build
 from oct_jax.model.weights import Pretrained, load_weights
-from oct_jax.train.checkpoint import Checkpoints, open_checkpoints, restore_best
+from oct_jax.train.best import restore_best
+from oct_jax.train.checkpoint import Checkpoints, open_checkpoints
 from oct_jax.train.feature_cache import cached_views, plain_features
 from oct_jax.train.loss import class_weights, weighted_cross_entropy
 from oct_jax.train.optimizer import learning_rate_schedule, make_optimizer

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from oct_jax import CLASSES, load
-from oct_jax.train.checkpoint import restore_best
+from oct_jax.train.best import restore_best
 
 SMALL = (
     "phantom_patients=24",
