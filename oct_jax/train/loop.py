@@ -22,7 +22,7 @@ from sklearn.metrics import balanced_accuracy_score
 from oct_jax.config import RUN_WIDE, TrainConfig
 from oct_jax.data.datasets import PHANTOM, Data, open_data
 from oct_jax.data.loader import feature_stream, in_order, prefetch, training_stream
-from oct_jax.data.preprocess import Preprocess
+from oct_jax.data.preprocess import Preprocess, normalise
 from oct_jax.data.source import Source
 from oct_jax.files import write_json
 from oct_jax.model.fold import fold
@@ -62,6 +62,7 @@ from oct_jax.types import CLASSES, SPLITS, UserError
 SYNTHETIC = "SYNTHETIC DATA: phantom scans made by the package; nothing here speaks of patients."
 # Steps between two looks at the state: often enough to be live, rare enough not to stall a device.
 STEPS_BETWEEN_LOOKS = 10
+SETTLING_BATCHES = 40
 
 
 Validate: TypeAlias = Callable[[Variables], dict[str, float]]
@@ -137,6 +138,8 @@ def prepare(config: TrainConfig, console: Console) -> tuple[Stage, Variables]:
         pretrained = _load_weights(config, console)
         run = _describe_run(config, pretrained)
         variables = pretrained.variables
+        if _weights_name(config) == "random":
+            variables = settle_statistics(run, variables, data.source.select("train"), config)
         if not resumed:
             origin = provenance(data.report, pretrained.source, config.seed)
             begin_run(folder, run, data.source.records, origin)
@@ -144,6 +147,32 @@ def prepare(config: TrainConfig, console: Console) -> tuple[Stage, Variables]:
     train_scans, val_scans = data.source.select("train"), data.source.select("val")
     stage = Stage(config, run, data.source, train_scans, val_scans, folder / config.stage)
     return stage, variables
+
+
+def settle_statistics(
+    run: RunConfig, variables: Variables, source: Source, config: TrainConfig
+) -> Variables:
+    """BatchNorm statistics of a fresh network, from its own activations on some training scans.
+
+    They start as mean 0 and variance 1, which the activations of fresh layers are far from: in
+    evaluation form, the form of a frozen backbone, every layer would shrink the signal until the
+    features of all scans were the same.
+    """
+    model = build(run.model)
+    stream = training_stream(
+        source, run.preprocess, config.augment, batch_size=config.batch_size, seed=config.seed
+    )
+
+    @jax.jit
+    def settle(stats, scans):
+        images = normalise(scans, run.preprocess)
+        return model.features(Variables(variables.params, stats), images, train=True)[1]
+
+    stats = variables.stats
+    # Each keeps the momentum's share of the old: after 40 batches at 0.9, 1.5 % of the start.
+    for step in range(SETTLING_BATCHES):
+        stats = settle(stats, stream[step]["image"])
+    return Variables(variables.params, stats)
 
 
 def run_epochs(

@@ -79,7 +79,7 @@ class Reporter:
         self._print(f"{row[name]:{form}}" for name, (_, form) in _COLUMNS.items())
 
     def _print(self, cells: Iterable[str]) -> None:
-        self._console.print("".join(f"{cell:>{_WIDTH}}" for cell in cells))
+        self._console.print("".join(f" {cell:>{_WIDTH}}" for cell in cells))
 
     def _write(self) -> None:
         write_atomic(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
