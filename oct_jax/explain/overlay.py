@@ -68,6 +68,11 @@ def page(scan: ScanArray, explanation: Explanation, marks: Sequence[str]) -> Pic
     return np.array(canvas)
 
 
+def encode_png(picture: Picture) -> bytes:
+    """An RGB picture as PNG; OpenCV's encoder takes a third of Pillow's time."""
+    return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
 def _panel(explanation: Explanation, marks: Sequence[str], scale: float) -> Image.Image:
     prediction = explanation.prediction
     wrapped = [line for mark in marks for line in textwrap.wrap(mark, 44)]
