@@ -20,13 +20,17 @@ CONFIGS = {
 
 
 def randomised(variables: Variables, seed: int) -> Variables:
-    """Every BatchNorm as training might leave it, so that logits are of order one."""
+    """Every BatchNorm off its initial state, tame enough for float32.
+
+    Larger scales make a network that amplifies rounding: its folded and unfolded outputs are then
+    equally far from those in float64, and farther than the tolerance from each other.
+    """
     random = np.random.default_rng(seed)
 
     def draw(path, leaf):
         name = path[-1].key
-        if name == "scale" or name == "var":
-            return jnp.asarray(random.uniform(0.5, 2, leaf.shape).astype(np.float32))
+        if name in ("scale", "var"):
+            return jnp.asarray(random.uniform(0.8, 1.3, leaf.shape).astype(np.float32))
         if name == "kernel" and path[1].key == "head":
             return leaf * 10
         if name == "kernel":
