@@ -23,6 +23,14 @@ explain *words:
 explain-report *settings:
     @python -m oct_jax.explain report "$@"
 
+# Look for leaks, duplicates, damaged files and shortcuts in a folder of scans: `just audit ROOT`.
+audit *settings:
+    @python -m oct_jax.data audit "$@"
+
+# Build the records of a data set once, or its training cache: `just prepare ROOT out=FOLDER`.
+prepare *settings:
+    @python -m oct_jax.data prepare "$@"
+
 # Lint, format, types, import direction.
 check:
     ruff check . && ruff format --check . && ty check && pytest -q tests/test_imports.py

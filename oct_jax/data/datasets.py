@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from oct_jax.data.manifest import manifest_digest, read_manifest
 from oct_jax.data.phantom import PhantomSource
+from oct_jax.data.prepared import is_prepared, open_prepared
 from oct_jax.data.source import Report, Source, open_folder
 from oct_jax.types import UserError
 
@@ -42,7 +43,7 @@ def open_data(
     """Opens a data set.
 
     Args:
-      data: `phantom`, or a folder of scans.
+      data: `phantom`, a folder of scans, or one that `prepare` made.
       manifest: its scans and splits are used exactly.
       on_bad_scan: whether bad files are an error, or are left out and recorded.
       seed: of the split, and of the phantom.
@@ -50,10 +51,12 @@ def open_data(
       progress: called with (scans read, scans in all).
 
     Raises:
-      UserError: see `open_folder`; or a manifest of other phantoms.
+      UserError: see `open_folder` and `open_prepared`; or a manifest of other phantoms.
     """
     if data == PHANTOM:
         return _open_phantom(phantom_patients, seed, manifest)
+    if is_prepared(Path(data).expanduser()):
+        return _open_prepared(Path(data).expanduser(), manifest)
     source, report = open_folder(
         data, manifest=manifest, on_bad_scan=on_bad_scan, seed=seed, progress=progress
     )
@@ -72,6 +75,13 @@ def _open_phantom(patients: int, seed: int, manifest: Path | None) -> Data:
         )
     report = Report("own", source.records)
     return Data(source, report.lines(), _summary(report, synthetic=True))
+
+
+def _open_prepared(folder: Path, manifest: Path | None) -> Data:
+    source, description = open_prepared(folder, manifest)
+    report = Report("manifest", source.records)
+    told = {"prepared": description, "root": str(folder)}
+    return Data(source, report.lines(), _summary(report, synthetic=False) | told)
 
 
 def _summary(report: Report, *, synthetic: bool) -> dict[str, Any]:

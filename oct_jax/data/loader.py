@@ -6,19 +6,30 @@ depend on threads, on where it was interrupted, or on how many processes share i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypedDict
 
 import grain
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 
 from oct_jax.config import Augment
 from oct_jax.data.augment import augment
+from oct_jax.data.prepared import CachedSource
 from oct_jax.data.preprocess import Preprocess, resize_scan
 from oct_jax.data.source import Source
 from oct_jax.types import LabelBatch, ScanBatch
+
+
+def check_source(source: Source, preprocess: Preprocess) -> None:
+    """Refuses scans that were resized for another preprocessing; any function here does so too.
+
+    Raises:
+      UserError: a training cache of another size, or resized in another way.
+    """
+    if isinstance(source, CachedSource):
+        source.check(preprocess)
 
 
 class Batch(TypedDict):
@@ -36,12 +47,19 @@ class _ResizedScans:
     labels: np.ndarray
     preprocess: Preprocess
 
+    def __post_init__(self):
+        check_source(self.source, self.preprocess)
+
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        scan = resize_scan(self.source.read(int(index)), self.preprocess)
-        return {"image": scan, "label": self.labels[index]}
+        return {"image": self._read(int(index)), "label": self.labels[index]}
+
+    def _read(self, index: int) -> UInt8[np.ndarray, "size size"]:
+        if isinstance(self.source, CachedSource):
+            return self.source.read_resized(index)
+        return resize_scan(self.source.read(index), self.preprocess)
 
 
 @dataclass(frozen=True)
@@ -119,7 +137,7 @@ def feature_stream(
     return stream.batch(batch_size, drop_remainder=True)
 
 
-def _endless(scans: Sequence, seed: int) -> grain.MapDataset:
+def _endless(scans: _ResizedScans | _CachedViews, seed: int) -> grain.MapDataset:
     return grain.MapDataset.source(scans).seed(seed).shuffle().repeat()
 
 

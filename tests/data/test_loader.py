@@ -34,8 +34,15 @@ class NumberedScans:
     def labels(self):
         return np.arange(self.count, dtype=np.int32) % 4
 
+    @property
+    def records(self):
+        return ()
+
     def read(self, index):
         return np.full((8, 8), index, np.uint8)
+
+    def select(self, split):
+        raise NotImplementedError
 
 
 def stream_of(count, batch_size, seed=0, strengths=PLAIN, **sharding):

@@ -1,0 +1,153 @@
+"""Building a prepared folder: whole under its name, or not there.
+
+All is written into a folder beside, which is renamed at the end. What a killed run leaves there is
+removed by the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import shutil
+from collections.abc import Callable, Generator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oct_jax.config import PrepareConfig
+from oct_jax.data.archive import unpack
+from oct_jax.data.datasets import PHANTOM, Data, open_data
+from oct_jax.data.manifest import write_manifest
+from oct_jax.data.prepared import DESCRIPTION, FORMAT, MANIFEST, RECORDS, SCANS, CachedSource
+from oct_jax.data.preprocess import Preprocess, resize_scan
+from oct_jax.data.readers import map_threads
+from oct_jax.data.source import FolderSource, Source
+from oct_jax.files import write_json
+from oct_jax.types import UserError
+
+Progress = Callable[[str, int, int], None]
+
+
+def prepare(config: PrepareConfig, progress: Progress | None = None) -> list[str]:
+    """Builds a prepared folder.
+
+    Args:
+      config: what to build from what.
+      progress: called with (what is done, done, total).
+
+    Returns:
+      What a person should know, a line each.
+
+    Raises:
+      UserError: a mistake in settings or data, or the disk is full; nothing is left behind.
+    """
+    out = Path(config.out).expanduser()
+    if out.exists():
+        raise UserError(f"{out} exists; name another folder, or remove it to prepare it anew")
+    if config.root == PHANTOM:
+        raise UserError("phantom: its scans are made when they are read; nothing to prepare")
+    with _whole_folder(out) as (work, result):
+        root = _root(Path(config.root).expanduser(), work)
+        data = _open(config, root, progress)
+        if config.cache:
+            details = _write_cache(data.source, result, config, progress)
+        else:
+            details = _write_records(data.source, result)
+        write_manifest(data.source.records, result / MANIFEST)
+        report = data.report | {"root": config.root}
+        write_json(result / DESCRIPTION, {"format": FORMAT, **details, "report": report})
+    return [*data.lines, f"{out}: train on it with `just train stage=frozen data={out}`"]
+
+
+@contextlib.contextmanager
+def _whole_folder(out: Path) -> Generator[tuple[Path, Path]]:
+    """A folder to work in, and one therein that becomes `out` where nothing fails."""
+    work = out.parent / f".{out.name}.incomplete"
+    result = work / "result"
+    try:
+        shutil.rmtree(work, ignore_errors=True)
+        result.mkdir(parents=True)
+        yield work, result
+        os.rename(result, out)
+    except (OSError, RuntimeError) as error:  # ArrayRecord's C++ raises RuntimeError
+        raise UserError(_in_words(error, out)) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _in_words(error: Exception, out: Path) -> str:
+    reason = " ".join(str(error).split())
+    # In the text, because TFDS wraps the error that has the number.
+    if os.strerror(errno.ENOSPC) in reason:
+        return f"{out}: the disk is full; nothing was kept: free space, then run the same command"
+    return f"{out}: cannot be written ({reason})"
+
+
+def _root(root: Path, work: Path) -> Path:
+    if root.suffix.lower() != ".zip" or root.is_dir():
+        return root
+    if not root.is_file():
+        raise UserError(f"no such file: {root}")
+    unpacked = work / "unpacked"
+    unpacked.mkdir()
+    unpack(root, unpacked)
+    return unpacked
+
+
+def _open(config: PrepareConfig, root: Path, progress: Progress | None) -> Data:
+    return open_data(
+        str(root),
+        manifest=Path(config.manifest) if config.manifest else None,
+        on_bad_scan=config.on_bad_scan,
+        seed=config.seed,
+        phantom_patients=0,
+        progress=partial(progress, "checking files") if progress else None,
+    )
+
+
+def _write_records(source: Source, result: Path) -> dict[str, Any]:
+    if not isinstance(source, FolderSource):
+        raise UserError("root is prepared already; a training cache can be made of it: cache=true")
+    _check_space(result, 2 * sum(record.bytes for record in source.records))
+    # TFDS takes a second to import, and only this needs it.
+    import tensorflow_datasets as tfds
+
+    from oct_jax.data.oct_kermany import OctKermany, OctKermanyConfig, download_config
+
+    tfds.disable_progress_bar()
+    given = OctKermanyConfig(name="prepared", root=source.root, records=source.records)
+    builder = OctKermany(data_dir=result / RECORDS, config=given, file_format="array_record")
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(download_config=download_config(source.root))
+    return {"kind": "records"}
+
+
+def _write_cache(
+    source: Source, result: Path, config: PrepareConfig, progress: Progress | None
+) -> dict[str, Any]:
+    if isinstance(source, CachedSource):
+        raise UserError(f"{config.root} is a training cache; name the folder it was made from")
+    preprocess = Preprocess(size=config.size, resize=config.resize, mean=(0.0,), std=(1.0,))
+    shape = (len(source), config.size, config.size)
+    _check_space(result, int(np.prod(shape, dtype=np.int64)))
+
+    def resized(index: int) -> bytes:
+        return resize_scan(source.read(index), preprocess).tobytes()
+
+    told = partial(progress, "resizing scans") if progress else None
+    # Written, not mapped: a full disk under a map kills the process instead of raising an error.
+    with (result / SCANS).open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for scan in map_threads(resized, range(len(source)), told):
+            file.write(scan)
+    return {"kind": "cache", "size": config.size, "resize": config.resize}
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    if needed > shutil.disk_usage(folder).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,0 +1,235 @@
+"""Scans that `prepare` has laid out for reading: TFDS records, or a cache of resized scans.
+
+A prepared folder holds
+  prepared.json  kind, and what is told of the scans
+  manifest.csv   every scan with its split and the hash of its file, in the order stored
+  records/       kind "records": the files' own bytes, as TFDS data set `oct_kermany`
+  scans.npy      kind "cache": uint8 of shape (scans, size, size)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from oct_jax.data.manifest import Record, read_manifest, summarize
+from oct_jax.data.preprocess import Preprocess
+from oct_jax.data.readers import decode_scan
+from oct_jax.data.source import label_indices
+from oct_jax.files import read_json
+from oct_jax.types import LabelBatch, Resize, ScanArray, UserError
+
+DESCRIPTION, MANIFEST, RECORDS, SCANS = "prepared.json", "manifest.csv", "records", "scans.npy"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class PreparedSource:
+    """Scans in TFDS records, decoded from the bytes of their files.
+
+    Attributes:
+      folder: the prepared folder.
+      records: one for each scan.
+      places: of each scan, the stored split and its index therein.
+    """
+
+    folder: Path
+    records: tuple[Record, ...]
+    places: tuple[tuple[str, int], ...]
+
+    @property
+    def labels(self) -> LabelBatch:
+        """See `Source`."""
+        return label_indices(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def read(self, index: int) -> ScanArray:
+        """Decodes scan `index`."""
+        split, position = self.places[index]
+        stored = _open_records(self.folder)[split][position]
+        return decode_scan(stored["image"], self.records[index].path)
+
+    def select(self, split: str) -> PreparedSource:
+        """See `Source`."""
+        chosen = [index for index, record in enumerate(self.records) if record.split == split]
+        return replace(
+            self,
+            records=tuple(self.records[index] for index in chosen),
+            places=tuple(self.places[index] for index in chosen),
+        )
+
+
+@dataclass(frozen=True)
+class CachedSource:
+    """Scans that were resized once, for one size and one way to resize.
+
+    Attributes:
+      folder: the prepared folder.
+      records: one for each scan; width and height are of the file.
+      rows: of each scan, its row in `scans.npy`.
+      size: side of the stored scans.
+      resize: how they were made square.
+    """
+
+    folder: Path
+    records: tuple[Record, ...]
+    rows: tuple[int, ...]
+    size: int
+    resize: Resize
+
+    @property
+    def labels(self) -> LabelBatch:
+        """See `Source`."""
+        return label_indices(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def read(self, index: int) -> ScanArray:
+        """Refused: the scan at its full size is not stored.
+
+        Raises:
+          UserError: always.
+        """
+        raise UserError(
+            f"{self.folder} is a training cache without full-size scans "
+            f"(of {self.records[index].path}, for one); name the folder it was made from"
+        )
+
+    def check(self, preprocess: Preprocess) -> None:
+        """Refuses any other preprocessing than the one the scans were resized by.
+
+        Raises:
+          UserError: another size or another way to resize.
+        """
+        if (preprocess.size, preprocess.resize) != (self.size, self.resize):
+            raise UserError(
+                f"{self.folder} was made with size={self.size} resize={self.resize}, not "
+                f"size={preprocess.size} resize={preprocess.resize}; prepare another cache"
+            )
+
+    def read_resized(self, index: int) -> UInt8[np.ndarray, "size size"]:
+        """Scan `index` as `resize_scan` made it."""
+        handle, offset = _open_scans(self.folder)
+        count = self.size * self.size
+        # Read, not mapped: the pages of a map count as this process's memory and never leave it.
+        data = os.pread(handle, count, offset + self.rows[index] * count)
+        return np.frombuffer(data, np.uint8).reshape(self.size, self.size)
+
+    def select(self, split: str) -> CachedSource:
+        """See `Source`."""
+        chosen = [index for index, record in enumerate(self.records) if record.split == split]
+        return replace(
+            self,
+            records=tuple(self.records[index] for index in chosen),
+            rows=tuple(self.rows[index] for index in chosen),
+        )
+
+
+def is_prepared(folder: str | os.PathLike[str]) -> bool:
+    """Whether `prepare` made this folder."""
+    return (Path(folder) / DESCRIPTION).is_file()
+
+
+def open_prepared(
+    folder: Path, manifest: Path | None = None
+) -> tuple[PreparedSource | CachedSource, Mapping[str, Any]]:
+    """Opens a prepared folder.
+
+    Args:
+      folder: what `prepare` made.
+      manifest: if given, its scans and splits are used; all must be in the folder.
+
+    Returns:
+      The source, and `prepared.json`.
+
+    Raises:
+      UserError: the folder is damaged or of another version, or lacks scans of the manifest.
+    """
+    description = _describe(folder)
+    stored = read_manifest(folder / MANIFEST)
+    records = read_manifest(manifest) if manifest else stored
+    row_of = {(record.path, record.sha256): row for row, record in enumerate(stored)}
+    absent = [r.path for r in records if (r.path, r.sha256) not in row_of]
+    if absent:
+        raise UserError(
+            f"{folder} lacks {len(absent)} scans of {manifest}: {summarize(absent)}; prepare it "
+            "with that manifest"
+        )
+    rows = [row_of[record.path, record.sha256] for record in records]
+    if description["kind"] == "cache":
+        size, resize = description["size"], description["resize"]
+        _check_scans(folder, len(stored), size)
+        return CachedSource(folder, records, tuple(rows), size, resize), description
+    _open_records(folder)
+    places = _places(stored)
+    return PreparedSource(folder, records, tuple(places[row] for row in rows)), description
+
+
+def _describe(folder: Path) -> Mapping[str, Any]:
+    try:
+        description = read_json(folder / DESCRIPTION)
+        known = description["format"] == FORMAT and description["kind"] in ("records", "cache")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / DESCRIPTION}: not written by prepare ({error!r})") from error
+    if not known:
+        raise UserError(f"{folder} was prepared by another version; prepare it again")
+    return description
+
+
+def _places(stored: tuple[Record, ...]) -> list[tuple[str, int]]:
+    """Each scan's split and index therein: splits are stored in the order of the manifest."""
+    filled: dict[str, int] = {}
+    places = []
+    for record in stored:
+        position = filled.get(record.split, 0)
+        places.append((record.split, position))
+        filled[record.split] = position + 1
+    return places
+
+
+@cache
+def _open_records(folder: Path) -> Mapping[str, Any]:
+    import tensorflow_datasets as tfds  # takes a second, and only this kind needs it
+
+    try:
+        (built,) = (folder / RECORDS).glob("oct_kermany/prepared/*")
+        builder: Any = tfds.builder_from_directory(built)
+        undecoded = {"image": tfds.decode.SkipDecoding()}
+        return {
+            split: builder.as_data_source(split, decoders=undecoded)
+            for split in builder.info.splits
+        }
+    except Exception as error:  # TFDS, protobuf and ArrayRecord each raise types of their own
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder}: damaged records ({reason}); prepare it again") from error
+
+
+@cache
+def _open_scans(folder: Path) -> tuple[int, int]:
+    """A file handle on the scans, open as long as the process, and where the first one begins."""
+    with (folder / SCANS).open("rb") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        return os.dup(file.fileno()), file.tell()
+
+
+def _check_scans(folder: Path, count: int, size: int) -> None:
+    try:
+        scans = np.load(folder / SCANS, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / SCANS}: damaged ({error}); prepare it again") from error
+    if scans.shape != (count, size, size) or scans.dtype != np.uint8:
+        raise UserError(
+            f"{folder / SCANS} is {scans.dtype} of shape {scans.shape}, not uint8 of "
+            f"{(count, size, size)}; prepare it again"
+        )

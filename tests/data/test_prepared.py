@@ -1,0 +1,166 @@
+"""A prepared folder gives the scans, and the batches, of the folder it was made from."""
+
+import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_prepare import make, make_scans
+
+from oct_jax.config import Augment
+from oct_jax.data.datasets import open_data
+from oct_jax.data.loader import augmented_views, in_order, training_stream
+from oct_jax.data.manifest import read_manifest, write_manifest
+from oct_jax.data.preprocess import Preprocess
+from oct_jax.data.source import Source
+from oct_jax.types import UserError
+
+PREPROCESS = Preprocess(size=32, mean=(0.5,), std=(0.5,))
+FORMS = ("records", "cache")
+
+
+@pytest.fixture(scope="module")
+def forms(tmp_path_factory) -> dict[str, Path]:
+    """The same scans as a folder, as records and as a cache."""
+    root = tmp_path_factory.mktemp("forms")
+    make_scans(root / "folder")
+    make(root / "folder", root / "records")
+    make(root / "records", root / "cache", cache=True, size=32)
+    return {name: root / name for name in ("folder", *FORMS)}
+
+
+def opened(folder, manifest=None):
+    return open_data(
+        str(folder), manifest=manifest, on_bad_scan="refuse", seed=0, phantom_patients=24
+    )
+
+
+def same(a, b):
+    return all(np.array_equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_records_labels_and_splits_are_the_folder_s(forms, form):
+    folder, prepared = opened(forms["folder"]).source, opened(forms[form]).source
+    assert isinstance(prepared, Source)
+    assert prepared.records == folder.records
+    np.testing.assert_array_equal(prepared.labels, folder.labels)
+    for split in ("train", "val", "calibration", "test"):
+        assert prepared.select(split).records == folder.select(split).records
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_records_read_to_the_same_scans(forms, split):
+    folder, prepared = (opened(forms[name]).source.select(split) for name in ("folder", "records"))
+    for index in range(len(folder)):
+        np.testing.assert_array_equal(prepared.read(index), folder.read(index))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(step=st.integers(0, 10), seed=st.integers(0, 3), shard=st.integers(0, 1))
+def test_training_batches_are_the_folder_s_bit_for_bit(forms, form, step, seed, shard):
+    one, other = (
+        training_stream(
+            opened_once(forms[name]).select("train"),
+            PREPROCESS,
+            Augment(),
+            batch_size=6,
+            seed=seed,
+            shard=shard,
+            shards=2,
+        )[step]
+        for name in ("folder", form)
+    )
+    assert same(one, other)
+
+
+_opened = {}
+
+
+def opened_once(folder):
+    if folder not in _opened:
+        _opened[folder] = opened(folder).source
+    return _opened[folder]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_evaluation_batches_are_the_folder_s_bit_for_bit(forms, form):
+    one, other = (
+        in_order(opened(forms[name]).source, PREPROCESS, batch_size=7, threads=2)
+        for name in ("folder", form)
+    )
+    assert all(same(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(
+    "other", [replace(PREPROCESS, size=64), replace(PREPROCESS, resize="letterbox")]
+)
+def test_a_cache_is_refused_for_any_other_preprocessing(forms, other):
+    source = opened(forms["cache"]).source
+    line = "made with size=32 resize=squash, not size="
+    with pytest.raises(UserError, match=line):
+        training_stream(source, other, Augment(), batch_size=2, seed=0)
+    with pytest.raises(UserError, match=line):
+        next(in_order(source, other, batch_size=2, threads=1))
+    with pytest.raises(UserError, match=line):
+        next(augmented_views(source, other, Augment(), views=1, batch_size=2, seed=0, threads=1))
+    with pytest.raises(UserError, match="without full-size scans"):
+        source.read(0)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_sources_pickle_and_are_read_from_many_threads(forms, form):
+    source = pickle.loads(pickle.dumps(opened(forms[form]).source))
+    read = source.read if form == "records" else source.read_resized
+    with ThreadPoolExecutor(8) as pool:
+        scans = list(pool.map(read, [index % len(source) for index in range(400)]))
+    for index, scan in enumerate(scans):
+        np.testing.assert_array_equal(scan, scans[index % len(source)])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_manifest_chooses_scans_and_splits_of_a_prepared_folder(forms, form, tmp_path):
+    records = read_manifest(forms[form] / "manifest.csv")
+    chosen = [replace(record, split="train") for record in records[::3]]
+    write_manifest(chosen, tmp_path / "chosen.csv")
+    some, whole = opened(forms[form], tmp_path / "chosen.csv").source, opened(forms[form]).source
+    assert some.records == tuple(chosen)
+    read = "read" if form == "records" else "read_resized"
+    for index in range(len(some)):
+        scans = getattr(some, read)(index), getattr(whole, read)(3 * index)
+        np.testing.assert_array_equal(*scans)
+    write_manifest([replace(chosen[0], sha256="0" * 64)], tmp_path / "other.csv")
+    with pytest.raises(UserError, match="lacks 1 scans"):
+        opened(forms[form], tmp_path / "other.csv")
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "content"),
+    [
+        ("records", "prepared.json", b"{"),
+        ("records", "prepared.json", b'{"format": 99, "kind": "records"}'),
+        ("cache", "scans.npy", b"short"),
+        ("records", "records/oct_kermany/prepared/1.0.0/features.json", b""),
+    ],
+)
+def test_a_damaged_folder_is_one_line(forms, tmp_path, form, name, content):
+    import shutil
+
+    shutil.copytree(forms[form], tmp_path / "damaged")
+    (tmp_path / "damaged" / name).write_bytes(content)
+    with pytest.raises(UserError, match=r"prepare") as raised:
+        opened(tmp_path / "damaged")
+    assert "\n" not in str(raised.value)
+
+
+def test_training_does_not_import_tensorflow_datasets():
+    import subprocess
+    import sys
+
+    code = "import oct_jax.train.loop, sys; sys.exit('tensorflow_datasets' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ).returncode == 0
