@@ -123,7 +123,7 @@ def read_examples(folder: Path, classifier: Classifier, count: int) -> Examples:
     ).source.select("test")
     if not len(source):
         raise UserError(f"{folder}: its data has no test scans to explain")
-    chosen = _spread(source, count)
+    chosen = _spread(source, count).tolist()
     resize = partial(resize_scan, preprocess=classifier.preprocess)
     inputs = np.stack([resize(source.read(index)) for index in chosen])
     lesions = None

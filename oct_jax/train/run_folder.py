@@ -157,7 +157,7 @@ def begin_run(
     folder: Path, run: RunConfig, records: Sequence[Record], origin: Mapping[str, Any]
 ) -> None:
     """Writes what the stages share; whatever a former run left in the folder is dropped."""
-    for name in (*STAGES, "evaluation", "export"):
+    for name in (*STAGES, "evaluation", "explanation", "export"):
         shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     write_manifest(records, folder / "manifest.csv")

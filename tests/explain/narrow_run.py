@@ -1,0 +1,37 @@
+"""A run of a narrow network on phantoms, its weights random: enough for every path of `explain`."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from oct_jax.data.manifest import write_manifest
+from oct_jax.data.phantom import PhantomSource
+from oct_jax.data.preprocess import Preprocess
+from oct_jax.model.mobilenet_v3 import MobileNetV3Config
+from oct_jax.model.protocol import Variables, build
+from oct_jax.train.checkpoint import open_checkpoints
+from oct_jax.train.run_folder import RunConfig, write_run_config
+
+MODEL = MobileNetV3Config("large_minimalistic", width=0.25)
+PREPROCESS = Preprocess(size=64, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+def make_run(folder: Path, seed: int = 0) -> Path:
+    """A run folder with a frozen stage whose head is random, but not near 0."""
+    variables = build(MODEL).init(seed)
+    rng = np.random.default_rng(seed)
+    kernel = variables.params["head"]["classifier"]["kernel"]
+    spread = jnp.asarray(rng.standard_normal(kernel.shape, np.float32))
+    head = variables.params["head"] | {
+        "classifier": {"kernel": spread, "bias": variables.params["head"]["classifier"]["bias"]}
+    }
+    stage = folder / "frozen"
+    stage.mkdir(parents=True)
+    settings = {"data": "phantom", "on_bad_scan": "refuse", "seed": 1, "phantom_patients": 24}
+    write_run_config(folder, RunConfig(settings, MODEL, PREPROCESS, synthetic=True))
+    write_manifest(PhantomSource(patients=24, seed=1).records, folder / "manifest.csv")
+    with open_checkpoints(stage) as checkpoints:
+        trained = Variables({**variables.params, "head": head}, variables.stats)
+        checkpoints.save_best(1, trained, {"epoch": 1})
+    return folder
