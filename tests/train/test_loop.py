@@ -110,16 +110,23 @@ def test_a_finished_stage_is_not_trained_again(trained):
     assert_same_bits(bits(folder, "frozen"), before)
 
 
-def test_killed_anywhere_it_resumes_to_the_same_bits(trained, tmp_path):
-    """Kills the process again and again, later each time, until a run gets through."""
+def kill_during(process, folder: Path, pattern: str):
+    """Kills a training process as soon as something new that matches lies in its folder."""
+    before = set(folder.glob(pattern))
+    while process.poll() is None and set(folder.glob(pattern)) <= before:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def test_killed_again_and_again_it_resumes_to_the_same_bits(trained, tmp_path):
     frozen = ("stage=frozen", "epochs=3", "checkpoint_steps=2", *SMALL)
     finetune = ("stage=finetune", "epochs=3", "learning_rate=1e-3", "batch_size=8")
     for words in (frozen, (*finetune, "checkpoint_steps=2")):
-        for patience in (4.0, 5.5, 7.0):
-            process = command(*words, cwd=tmp_path)
-            time.sleep(patience)
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
+        stage = tmp_path / "runs" / "default" / words[0].removeprefix("stage=")
+        # While a checkpoint is being written, when one is whole, when an epoch's best is.
+        for pattern in ("last/*tmp*", "last/*", "best/*"):
+            kill_during(command(*words, cwd=tmp_path), stage, pattern)
         run(*words, cwd=tmp_path)
     for stage in ("frozen", "finetune"):
         folders = (tmp_path / "runs" / "default", trained / "runs" / "default")
