@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypedDict
 
+import cv2
 import grain
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -147,6 +148,7 @@ def prefetch(stream: grain.MapDataset, *, threads: int) -> grain.DatasetIterator
     The iterator's `get_state()` and `set_state()` give and take the position of the next batch
     that has not been handed out; batches read ahead are not lost.
     """
+    cv2.setNumThreads(1)  # a scan has a thread to itself; OpenCV's own would only get in the way
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return iter(stream.to_iter_dataset(options))
 

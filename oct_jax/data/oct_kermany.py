@@ -11,7 +11,7 @@ import hashlib
 import io
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -64,7 +64,7 @@ class OctKermanyConfig(tfds.core.BuilderConfig):
     """
 
     root: Path | None = None
-    records: tuple[Record, ...] = ()
+    records: tuple[Record, ...] = field(default=(), repr=False)
 
 
 class OctKermany(tfds.core.GeneratorBasedBuilder):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import logging
 import os
 import shutil
 from collections.abc import Callable, Generator
@@ -119,6 +120,7 @@ def _write_records(source: Source, result: Path) -> dict[str, Any]:
     from oct_jax.data.oct_kermany import OctKermany, OctKermanyConfig, download_config
 
     tfds.disable_progress_bar()
+    logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of every configuration but its own
     given = OctKermanyConfig(name="prepared", root=source.root, records=source.records)
     builder = OctKermany(data_dir=result / RECORDS, config=given, file_format="array_record")
     with contextlib.redirect_stdout(io.StringIO()):

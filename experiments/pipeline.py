@@ -1,0 +1,183 @@
+"""How fast scans become batches: ours against torchvision v2 in a DataLoader, in one run.
+
+    python experiments/pipeline.py peers=/path/to/python-with-torch
+
+Both sides make the same: decode, resize to 224 by antialiased bicubic, flip, rotate by up to 10
+degrees, change brightness and contrast, z-score, batches of 32. Measurements take turns, so that a
+busy machine is unfair to nobody; the best of the rounds counts.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import jax
+import numpy as np
+from PIL import Image
+
+from oct_jax.config import Augment, PrepareConfig, split_words
+from oct_jax.data.datasets import open_data
+from oct_jax.data.loader import prefetch, training_stream
+from oct_jax.data.phantom import draw_anatomy, phantom_scan
+from oct_jax.data.prepare import prepare
+from oct_jax.data.preprocess import Preprocess, normalise
+from oct_jax.data.source import Source
+from oct_jax.types import CLASSES
+
+BATCH, SIZE, SCANS = 32, 224, 320
+PREPROCESS = Preprocess(size=SIZE, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+# What torchvision is given too: it has no zoom, shift, gamma or speckle in this comparison.
+STRENGTHS = Augment(zoom=0, shift=0, gamma=0, speckle=0)
+WORKERS = (0, 1, 2)
+
+TORCHVISION = """
+import sys, time
+from pathlib import Path
+import torch
+from PIL import Image
+from torchvision.transforms import InterpolationMode, v2
+
+class Scans(torch.utils.data.Dataset):
+    def __init__(self, root):
+        self.paths = sorted(Path(root).rglob("*.jpeg"))
+        self.classes = sorted({path.parent.name for path in self.paths})
+        self.transform = v2.Compose([
+            v2.ToImage(),
+            v2.Resize((224, 224), InterpolationMode.BICUBIC, antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.RandomRotation(10, InterpolationMode.BILINEAR),
+            v2.ColorJitter(brightness=0.1, contrast=0.2),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Grayscale(3),
+            v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ])
+    def __len__(self):
+        return len(self.paths)
+    def __getitem__(self, index):
+        path = self.paths[index]
+        return self.transform(Image.open(path)), self.classes.index(path.parent.name)
+
+if __name__ == "__main__":
+    root, workers, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    loader = torch.utils.data.DataLoader(
+        Scans(root), 32, shuffle=True, drop_last=True, num_workers=workers,
+        persistent_workers=workers > 0)
+    def endless():
+        while True:
+            yield from loader
+    batches = endless()
+    for _ in range(3):
+        next(batches)
+    count, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        count += len(next(batches)[1])
+    print(count / (time.perf_counter() - began), flush=True)
+"""
+
+
+def main(words: list[str]) -> None:
+    """Makes scans, measures in turns, prints a table."""
+    given = {"peers": "", "rounds": "3", "seconds": "4", "reads": "100000"} | split_words(words)
+    seconds, rounds = float(given["seconds"]), int(given["rounds"])
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_scans(root / "scans")
+        forms = {"folder": root / "scans", "records": root / "records", "cache": root / "cache"}
+        prepare(PrepareConfig(root=str(forms["folder"]), out=str(forms["records"])))
+        prepare(PrepareConfig(root=str(forms["folder"]), out=str(forms["cache"]), cache=True))
+        rates: dict[str, list[float]] = {}
+        for _ in range(rounds):
+            for name, path in forms.items():
+                rates.setdefault(f"ours, {name}", []).append(ours(path, seconds))
+            for workers in WORKERS if given["peers"] else ():
+                name = f"torchvision, {workers} workers"
+                rate = torchvision(given["peers"], root, workers, seconds)
+                rates.setdefault(name, []).append(rate)
+        show(rates)
+        show_memory(forms["records"], int(given["reads"]))
+
+
+def write_scans(root: Path) -> None:
+    """Writes synthetic scans as grey 512x496 JPEGs, one for each patient."""
+    for number in range(SCANS):
+        label = CLASSES[number % len(CLASSES)]
+        rng = np.random.default_rng(number)
+        scan = cv2.resize(phantom_scan(label, rng, draw_anatomy(rng)).image, (512, 496))
+        (root / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(scan).save(
+            root / label / f"{label}-{number}-1.jpeg", quality=75
+        )  # as large as the real ones
+
+
+def open_train(path: Path) -> Source:
+    """All scans of a data set, as training scans."""
+    data = open_data(str(path), manifest=None, on_bad_scan="refuse", seed=0, phantom_patients=24)
+    records = tuple(replace(record, split="train") for record in data.source.records)
+    return replace(data.source, records=records)
+
+
+def batches_of(source: Source) -> Iterator[jax.Array]:
+    """Training batches as the model eats them."""
+    stream = training_stream(source, PREPROCESS, STRENGTHS, batch_size=BATCH, seed=0)
+    to_input = jax.jit(lambda images: normalise(images, PREPROCESS))
+    for batch in prefetch(stream, threads=os.cpu_count() or 1):
+        yield to_input(batch["image"])
+
+
+def ours(path: Path, seconds: float) -> float:
+    """Scans a second of our loader, the z-score included."""
+    batches = batches_of(open_train(path))
+    for _ in range(3):
+        next(batches).block_until_ready()
+    count, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        count += len(next(batches).block_until_ready())
+    return count / (time.perf_counter() - began)
+
+
+def torchvision(python: str, root: Path, workers: int, seconds: float) -> float:
+    """Scans a second of a DataLoader, in a process of its own."""
+    script = root / "torchvision_loader.py"
+    script.write_text(TORCHVISION)
+    words = [python, str(script), str(root / "scans"), str(workers), str(seconds)]
+    return float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+
+
+def show(rates: dict[str, list[float]]) -> None:
+    """Prints the best rate of each, and its ratio to the best of torchvision."""
+    best = {name: max(found) for name, found in rates.items()}
+    peers = [rate for name, rate in best.items() if name.startswith("torchvision")]
+    print("| pipeline | images/s | / torchvision's best |\n|---|---|---|")
+    for name, rate in best.items():
+        ratio = f"{rate / max(peers):.2f}" if peers else "-"
+        print(f"| {name} | {rate:.0f} | {ratio} |")
+    if not peers:
+        print("no torchvision: name a Python that has torch and torchvision with peers=PYTHON")
+
+
+def show_memory(path: Path, reads: int) -> None:
+    """Reads records again and again, and prints the memory that the process holds."""
+    source = open_train(path)
+    print("\n| records read | resident memory, MB |\n|---|---|")
+    for number in range(1, reads + 1):
+        source.read(number % len(source))
+        if number % max(reads // 5, 1) == 0:
+            print(f"| {number} | {resident_megabytes():.0f} |", flush=True)
+
+
+def resident_megabytes() -> float:
+    """Memory of this process, as Linux counts it."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
