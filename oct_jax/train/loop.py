@@ -227,7 +227,7 @@ def run_epochs(
                 "skipped": int(state.loss_scale.skipped),
                 "images_per_second": scans / (time.monotonic() - began),
             }
-            state = dataclasses.replace(state, totals=replicate(empty_totals(), mesh))
+            state = state._replace(totals=replicate(empty_totals(), mesh))
             meta = {"epoch": epoch, "highest": max(meta["highest"], row["val_balanced_accuracy"])}
             if is_best(row["val_balanced_accuracy"], meta["highest"], len(stage.val)):
                 checkpoints.save_best(step, Variables(state.params, state.stats), row)

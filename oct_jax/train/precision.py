@@ -8,12 +8,10 @@ et al. 2018, "Mixed Precision Training", section 3.2).
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Bool, Float32, Int32, PyTree
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -31,8 +29,7 @@ def resolve_precision(name: Precision | Literal["auto"], platform: str) -> Preci
     return "float32" if platform == "cpu" else "bfloat16"
 
 
-@struct.dataclass
-class LossScale:
+class LossScale(NamedTuple):
     """State of dynamic loss scaling; for float32 and bfloat16 the scale stays 1.
 
     Attributes:
@@ -62,8 +59,7 @@ def initial_scale(precision: Precision) -> LossScale:
 def next_scale(state: LossScale, finite: Bool[Array, ""], precision: Precision) -> LossScale:
     """The state after a step: halve and count a non-finite one, double after a long finite run."""
     skipped = (~finite).astype(jnp.int32)
-    counted = dataclasses.replace(
-        state,
+    counted = state._replace(
         skipped=state.skipped + skipped,
         skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
     )
@@ -72,8 +68,7 @@ def next_scale(state: LossScale, finite: Bool[Array, ""], precision: Precision) 
     finite_steps = jnp.where(finite, state.finite_steps + 1, 0)
     grow = finite_steps >= GROWTH_INTERVAL
     grown = jnp.where(grow, jnp.minimum(state.scale * 2, LARGEST_SCALE), state.scale)
-    return dataclasses.replace(
-        counted,
+    return counted._replace(
         scale=jnp.where(finite, grown, state.scale / 2),
         finite_steps=jnp.where(grow, 0, finite_steps),
     )

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import struct
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float32, Int32, PyTree, Shaped
 
@@ -28,8 +27,7 @@ from oct_jax.train.precision import LossScale, Precision, all_finite, initial_sc
 Key: TypeAlias = Array
 
 
-@struct.dataclass
-class Totals:
+class Totals(NamedTuple):
     """Sums over the steps of an epoch so far, for its mean loss and accuracy."""
 
     loss: Float32[Array, ""]
@@ -37,8 +35,7 @@ class Totals:
     scans: Int32[Array, ""]
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(NamedTuple):
     """All that changes while a stage trains.
 
     Attributes:
