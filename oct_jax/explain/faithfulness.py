@@ -5,7 +5,7 @@ All maps here are over the model's input, (size, size), float32 in [0, 1].
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -23,11 +23,16 @@ _RESAMPLES = 2000
 
 def top_share(heat: Heat, share: float, rng: np.random.Generator) -> Mask:
     """The given share of pixels where the map is highest; ties, as in its zeros, at random."""
-    ties = rng.random(heat.size, np.float32)
-    order = np.lexsort((ties, heat.ravel()))
-    mask = np.zeros(heat.size, bool)
-    mask[order[heat.size - round(share * heat.size) :]] = True
-    return mask.reshape(heat.shape)
+    return next(top_shares(heat, [share], rng))
+
+
+def top_shares(heat: Heat, shares: Sequence[float], rng: np.random.Generator) -> Iterator[Mask]:
+    """`top_share` for several shares, from one sort."""
+    order = np.lexsort((rng.random(heat.size, np.float32), heat.ravel()))
+    for share in shares:
+        mask = np.zeros(heat.size, bool)
+        mask[order[heat.size - round(share * heat.size) :]] = True
+        yield mask.reshape(heat.shape)
 
 
 def remove_by_blur(scan: OneScan, mask: Mask, rng: np.random.Generator) -> OneScan:
@@ -75,14 +80,14 @@ def deletion_steps(
     rng: np.random.Generator,
 ) -> ScanBatch:
     """The scan with its highest shares removed, one for each share."""
-    return np.stack([remove(scan, top_share(heat, share, rng), rng) for share in shares])
+    return np.stack([remove(scan, mask, rng) for mask in top_shares(heat, shares, rng)])
 
 
 def insertion_steps(
     scan: OneScan, heat: Heat, shares: Sequence[float], rng: np.random.Generator
 ) -> ScanBatch:
     """The blurred scan with its highest shares restored, one for each share."""
-    return np.stack([remove_by_blur(scan, ~top_share(heat, share, rng), rng) for share in shares])
+    return np.stack([remove_by_blur(scan, ~mask, rng) for mask in top_shares(heat, shares, rng)])
 
 
 def random_cells(
