@@ -26,7 +26,7 @@ def run(command: Callable[[list[str]], None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted; the same command takes up the work again", file=sys.stderr)
         return 130
     return 0
 

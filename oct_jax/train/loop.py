@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from oct_jax.config import RUN_WIDE, TrainConfig
 from oct_jax.data.datasets import PHANTOM, Data, open_data
-from oct_jax.data.loader import feature_stream, in_order, prefetch, training_stream
+from oct_jax.data.loader import check_source, feature_stream, in_order, prefetch, training_stream
 from oct_jax.data.preprocess import Preprocess, normalise
 from oct_jax.data.source import Source
 from oct_jax.files import write_json
@@ -56,6 +57,7 @@ from oct_jax.train.step import (
     jit_step,
     make_train_step,
     replicate,
+    run_key,
 )
 from oct_jax.types import CLASSES, SPLITS, UserError
 
@@ -141,6 +143,7 @@ def prepare(config: TrainConfig, console: Console) -> tuple[Stage, Variables]:
         if _weights_name(config) == "random":
             variables = settle_statistics(run, variables, data.source.select("train"), config)
         if not resumed:
+            check_source(data.source, run.preprocess)
             origin = provenance(data.report, pretrained.source, config.seed)
             begin_run(folder, run, data.source.records, origin)
     begin_stage(folder, config)
@@ -170,8 +173,8 @@ def settle_statistics(
 
     stats = variables.stats
     # Each keeps the momentum's share of the old: after 40 batches at 0.9, 1.5 % of the start.
-    for step in range(SETTLING_BATCHES):
-        stats = settle(stats, stream[step]["image"])
+    for batch in itertools.islice(prefetch(stream, threads=config.threads), SETTLING_BATCHES):
+        stats = settle(stats, batch["image"])
     return Variables(variables.params, stats)
 
 
@@ -194,7 +197,7 @@ def run_epochs(
     optimizer = make_optimizer(config, schedule)
     step_function = _compile_step(stage, optimizer, precision)
     mesh = data_mesh()
-    key = replicate(jax.random.key(config.seed), mesh)
+    key = run_key(config.seed, mesh)
     batches, validate = _feed(stage, variables, console)
 
     state = replicate(initial_state(variables, optimizer, precision), mesh)
@@ -223,7 +226,7 @@ def run_epochs(
                 "step": step,
                 **_mean_totals(state),
                 **validate(Variables(state.params, state.stats)),
-                "learning_rate": float(schedule(step - 1)),
+                "learning_rate": float(np.asarray(schedule(step - 1))),
                 "skipped": int(state.loss_scale.skipped),
                 "images_per_second": scans / (time.monotonic() - began),
             }

@@ -226,6 +226,13 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
+def run_key(seed: int, mesh: Mesh) -> Key:
+    """The run's random key on every device; made there, for keys cannot be sent to other hosts."""
+    return jax.jit(
+        lambda: jax.random.key(seed), out_shardings=NamedSharding(mesh, PartitionSpec())
+    )()
+
+
 def distribute(batch: Batch, mesh: Mesh) -> Batch:
     """Makes the global batch from this process's part of it."""
     split = NamedSharding(mesh, PartitionSpec("data"))

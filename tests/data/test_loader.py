@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oct_jax.config import Augment
+from oct_jax.data import loader
 from oct_jax.data.loader import (
     augmented_views,
     feature_stream,
@@ -73,6 +74,18 @@ def test_every_epoch_holds_every_scan_once_with_its_label(count, batch_size, see
 def test_epochs_and_seeds_have_orders_of_their_own():
     drawn = [tuple(numbers(stream_of(30, 30, seed)[epoch])) for seed in (0, 1) for epoch in (0, 1)]
     assert len(set(drawn)) == 4
+
+
+def test_scans_kept_in_memory_give_the_batches_of_scans_read_again(monkeypatch):
+    reads = []
+    monkeypatch.setattr(
+        NumberedScans, "read", lambda self, i: reads.append(i) or np.full((8, 8), i, np.uint8)
+    )
+    kept = stream_of(10, 5, strengths=Augment())
+    monkeypatch.setattr(loader, "MEMORY_BYTES", 0)
+    again = stream_of(10, 5, strengths=Augment())
+    assert all(same(kept[step], again[step]) for step in range(6))
+    assert len(reads) == 10 + 30
 
 
 @given(stop=st.integers(0, 12), threads=st.integers(1, 4))

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 STEPS, BATCH, SEED = 4, 8, 0
 
@@ -33,6 +32,7 @@ def main(index: int, count: int, port: str, out: Path) -> None:
         jit_step,
         make_train_step,
         replicate,
+        run_key,
     )
 
     preprocess = Preprocess(size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -54,9 +54,7 @@ def main(index: int, count: int, port: str, out: Path) -> None:
     step = make_train_step(model, preprocess, optimizer, np.ones(4, np.float32), rules)
     step = jit_step(step, mesh)
     state = replicate(initial_state(model.init(SEED), optimizer, rules.precision), mesh)
-    # Made in place: `device_put` cannot give a typed key to other processes.
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    key = jax.jit(lambda: jax.random.key(SEED), out_shardings=everywhere)()
+    key = run_key(SEED, mesh)
     batches = prefetch(stream, threads=1)
     images = []
     for _ in range(STEPS):
