@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from oct_jax.config import HelpRequested
+from oct_jax.files import cache_folder
 from oct_jax.types import UserError
 
 
@@ -29,13 +29,6 @@ def run(command: Callable[[list[str]], None]) -> int:
         print("interrupted; the same command takes up the work again", file=sys.stderr)
         return 130
     return 0
-
-
-def cache_folder() -> Path:
-    """Where downloads and compiled programs are kept: `OCT_JAX_CACHE`, or the user's cache."""
-    import pooch  # only commands need it
-
-    return Path(os.environ.get("OCT_JAX_CACHE") or pooch.os_cache("oct_jax"))
 
 
 def _keep_compiled_programs() -> None:

@@ -8,6 +8,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+CACHE_VARIABLE = "OCT_JAX_CACHE"
+"""Environment variable that names another cache folder."""
+
+
+def cache_folder() -> Path:
+    """Where downloads and compiled programs are kept: `$OCT_JAX_CACHE`, else the user's cache."""
+    import pooch  # half a second that reading and writing a file should not cost
+
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named).expanduser() if named else Path(pooch.os_cache("oct_jax"))
+
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Writes beside `path` and renames: a reader sees the old file or the new one, never half."""

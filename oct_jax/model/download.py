@@ -1,6 +1,5 @@
 """Published weight files, fetched once into the user's cache."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +7,8 @@ import pooch
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
+from oct_jax.files import CACHE_VARIABLE, cache_folder
 from oct_jax.types import UserError
-
-CACHE_VARIABLE = "OCT_JAX_CACHE"
-"""Environment variable that names another cache folder."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +24,6 @@ class WeightFile:
     url: str
     file_name: str
     checksum: str | None
-
-
-def cache_folder() -> Path:
-    """The folder of fetched files: `$OCT_JAX_CACHE`, else the platform's user cache."""
-    named = os.environ.get(CACHE_VARIABLE)
-    return Path(named).expanduser() if named else Path(pooch.os_cache("oct_jax"))
 
 
 def fetch(file: WeightFile) -> Path:
