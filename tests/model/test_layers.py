@@ -1,0 +1,105 @@
+"""Layers against XLA's own convolution and BatchNorm written out, in value and gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oct_jax.model import layers
+
+SHAPES = {
+    "size": st.tuples(st.integers(5, 9), st.integers(5, 9)),
+    "kernel": st.sampled_from([3, 5]),
+    "stride": st.sampled_from([1, 2]),
+    "padding": st.sampled_from(["symmetric", "same"]),
+}
+
+
+def normal(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def value_and_gradients(function, x, kernel, seed=9):
+    """The output, and the gradients of its product with fixed numbers."""
+    y, pullback = jax.vjp(function, x, kernel)
+    return y, *pullback(normal(seed, *y.shape))
+
+
+def reference_pads(size, kernel, stride, padding):
+    if padding == "same":
+        return "SAME"
+    return [((kernel - 1) // 2,) * 2] * 2
+
+
+@given(**SHAPES)
+def test_depthwise_on_cpu_is_the_grouped_convolution_in_value_and_gradient(
+    size, kernel, stride, padding
+):
+    x, weights = normal(0, 2, *size, 4), normal(1, kernel, kernel, 1, 4)
+
+    def grouped(x, weights):
+        return jax.lax.conv_general_dilated(
+            x,
+            weights,
+            (stride, stride),
+            reference_pads(size, kernel, stride, padding),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=4,
+        )
+
+    expected = value_and_gradients(grouped, x, weights)
+    for lowering in ("auto", "conv"):
+
+        def ours(x, weights, lowering=lowering):
+            return layers.depthwise_conv(
+                x, weights, stride=stride, padding=padding, lowering=lowering
+            )
+
+        for a, b in zip(value_and_gradients(ours, x, weights), expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@given(st.tuples(st.integers(1, 4), st.integers(1, 4)), st.sampled_from(["auto", "conv"]))
+def test_pointwise_is_a_matrix_product_over_channels(size, lowering):
+    x, kernel = normal(0, 2, *size, 3), normal(1, 3, 5)
+    y = layers.pointwise_conv(x, kernel, lowering=lowering)
+    np.testing.assert_allclose(y, np.einsum("bhwc,cf->bhwf", x, kernel), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["none", "relu", "hard_swish"])
+def test_batch_norm_normalises_with_the_batchs_own_statistics(activation):
+    x, scale, bias = 3 * normal(0, 4, 5, 6, 7) + 2, normal(1, 7), normal(2, 7)
+
+    def reference(x, scale):
+        mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+        y = (x - mean) / jnp.sqrt(var + 1e-3) * scale + bias
+        return {
+            "none": lambda y: y,
+            "relu": jax.nn.relu,
+            "hard_swish": lambda y: y * jnp.clip(y + 3, 0, 6) / 6,
+        }[activation](y)
+
+    def ours(x, scale):
+        return layers.batch_norm_train(x, scale, bias, epsilon=1e-3, activation=activation)[0]
+
+    expected = value_and_gradients(reference, x, scale)
+    for a, b in zip(value_and_gradients(ours, x, scale), expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4)
+    _, mean, var = layers.batch_norm_train(x, scale, bias, epsilon=1e-3, activation=activation)
+    np.testing.assert_allclose(mean, x.mean((0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(var, x.var((0, 1, 2)), rtol=1e-4)
+    again = layers.batch_norm(x, scale, bias, mean, var, epsilon=1e-3, activation=activation)
+    np.testing.assert_allclose(again, expected[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_keeps_its_type_and_float32_statistics(dtype):
+    x = normal(0, 2, 8, 8, 4).astype(dtype)
+    kernel = normal(1, 3, 3, 1, 4).astype(dtype)
+    y = layers.depthwise_conv(x, kernel)
+    assert y.dtype == x.dtype
+    z, mean, var = layers.batch_norm_train(y, jnp.ones(4), jnp.zeros(4), epsilon=1e-3)
+    assert z.dtype == x.dtype
+    assert mean.dtype == var.dtype == jnp.float32
