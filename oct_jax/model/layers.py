@@ -130,16 +130,66 @@ def _shifted_conv(x, kernel, stride, pads):
 
 def _shifted_conv_transpose(residuals, dy, stride, pads):
     x, kernel = residuals
-    (dx,) = jax.linear_transpose(lambda x: _shifted_conv(x, kernel, stride, pads), x)(dy)
+    dx = _input_gradient(dy, kernel, stride, pads, x.shape)
+    return dx, _kernel_gradient(x, dy, kernel.shape, stride, pads).astype(kernel.dtype)
 
-    def add_image(dkernel, image_and_cotangent):
+
+def _input_gradient(dy, kernel, stride, pads, shape):
+    """The transposed convolution: one sum of shifted products for each phase of the stride.
+
+    Row h of the input met tap i at output row (h + top - i) / stride. Rows of one phase, h modulo
+    stride, meet the taps for which that is whole, each at a shift of its own; columns likewise.
+    Autodiff of the shifts adds up k*k padded arrays instead: with it, and with the kernel's gradient
+    summed over columns in every step, MobileNetV3's training step took 1.25 to 1.3 times the CPU
+    time (batch 32, 224x224, float32) and 1.5 times as long to compile.
+    """
+    (top, _), (left, _) = pads
+    margin = kernel.shape[0]
+    rows, columns = -(-shape[1] // stride), -(-shape[2] // stride)
+    dy = jnp.pad(dy, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+
+    def phase(p, q):
+        total = 0
+        for i in range((p + top) % stride, kernel.shape[0], stride):
+            for j in range((q + left) % stride, kernel.shape[1], stride):
+                row = margin + (p + top - i) // stride
+                column = margin + (q + left - j) // stride
+                total += dy[:, row : row + rows, column : column + columns] * kernel[i, j, 0]
+        return total
+
+    phases = [jnp.stack([phase(p, q) for q in range(stride)], 3) for p in range(stride)]
+    dx = jnp.stack(phases, 2).reshape(shape[0], rows * stride, columns * stride, shape[3])
+    return dx[:, : shape[1], : shape[2]]
+
+
+def _kernel_gradient(x, dy, shape, stride, pads):
+    """Correlates x with dy row by row, so that what is added up stays in the cache.
+
+    The k*k sums are kept for each column of the output, (width, channels), until the end: adding
+    rows is a plain vector addition, a sum over columns in every step is not.
+    """
+    rows, columns = shape[:2]
+    width = dy.shape[2]
+
+    def add_image(sums, image_and_cotangent):
         image, cotangent = image_and_cotangent
-        shifts = _shifted(image[None], kernel.shape, stride, pads)
-        products = [jnp.sum(shift[0] * cotangent, (0, 1)) for shift in shifts]
-        return dkernel + jnp.stack(products).reshape(kernel.shape), None
+        image = jnp.pad(image, (*pads, (0, 0)))
 
-    dkernel, _ = lax.scan(add_image, jnp.zeros(kernel.shape, jnp.float32), (x, dy))
-    return dx, dkernel.astype(kernel.dtype)
+        def add_row(sums, h):
+            window = lax.dynamic_slice_in_dim(image, h * stride, rows)
+            row = lax.dynamic_index_in_dim(cotangent, h, keepdims=False)
+            taps = [
+                window[i, j : j + stride * (width - 1) + 1 : stride] * row
+                for i in range(rows)
+                for j in range(columns)
+            ]
+            return [a + b for a, b in zip(sums, taps, strict=True)], None
+
+        return lax.scan(add_row, sums, jnp.arange(cotangent.shape[0]), unroll=4)[0], None
+
+    sums = [jnp.zeros(dy.shape[2:], jnp.float32)] * (rows * columns)
+    sums, _ = lax.scan(add_image, sums, (x, dy))
+    return jnp.stack([jnp.sum(a, 0) for a in sums]).reshape(shape)
 
 
 def _grouped_conv_transpose(residuals, dy, stride, pads):
