@@ -37,4 +37,4 @@ check:
 
 # Run the tests on all cores.
 test *options:
-    pytest -n auto "$@"
+    pytest -n auto --dist loadgroup "$@"

@@ -139,9 +139,9 @@ def _input_gradient(dy, kernel, stride, pads, shape):
 
     Row h of the input met tap i at output row (h + top - i) / stride. Rows of one phase, h modulo
     stride, meet the taps for which that is whole, each at a shift of its own; columns likewise.
-    Autodiff of the shifts adds up k*k padded arrays instead: with it, and with the kernel's gradient
-    summed over columns in every step, MobileNetV3's training step took 1.25 to 1.3 times the CPU
-    time (batch 32, 224x224, float32) and 1.5 times as long to compile.
+    Autodiff of the shifts adds up k*k padded arrays instead: with it, and with the kernel's
+    gradient summed over columns in every step, MobileNetV3's training step took 1.25 to 1.3 times
+    the CPU time (batch 32, 224x224, float32) and 1.5 times as long to compile.
     """
     (top, _), (left, _) = pads
     margin = kernel.shape[0]

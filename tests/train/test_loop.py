@@ -15,6 +15,9 @@ import pytest
 from oct_jax import CLASSES, load
 from oct_jax.train.best import restore_best
 
+# One worker runs them all, so that the run that they look at is trained once.
+pytestmark = pytest.mark.xdist_group("trained_run")
+
 SMALL = (
     "phantom_patients=24",
     "image_size=32",
