@@ -245,15 +245,17 @@ def is_best(balanced_accuracy: float, highest: float, scans: int) -> bool:
 
     On some hundred validation scans the highest score is mostly luck, and often an early epoch's;
     of the epochs that cannot be told from it, the latest has the most annealed weights. This is
-    the one-standard-error rule (Breiman et al. 1984, section 3.4.3), with later for simpler. On
-    thousands of scans it is the highest score itself.
+    the one-standard-error rule (Breiman et al. 1984, section 3.4.3), with later for simpler; the
+    error is Agresti and Coull's (1998), which is not 0 where all scans were right. On thousands of
+    scans it is the highest score itself.
 
     Args:
       balanced_accuracy: of this epoch, in [0, 1].
       highest: of the epochs so far, this one included.
       scans: that both were measured on.
     """
-    return balanced_accuracy >= highest - math.sqrt(highest * (1 - highest) / scans)
+    likely = (highest * scans + 2) / (scans + 4)
+    return balanced_accuracy >= highest - math.sqrt(likely * (1 - likely) / (scans + 4))
 
 
 def score(

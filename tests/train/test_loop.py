@@ -11,9 +11,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from oct_jax import CLASSES, load
 from oct_jax.train.best import restore_best
+from oct_jax.train.loop import is_best
 
 # One worker runs them all, so that the run that they look at is trained once.
 pytestmark = pytest.mark.xdist_group("trained_run")
@@ -187,3 +190,20 @@ def test_the_trained_run_predicts_paths_arrays_and_lists(trained, tmp_path):
     for prediction in (classifier.predict(scan), *many):
         np.testing.assert_allclose(prediction.logits, one.logits, rtol=1e-4, atol=1e-5)
     assert classifier.predict([]) == []
+
+
+@given(accuracy=st.floats(0, 1), highest=st.floats(0, 1), scans=st.integers(1, 10_000))
+def test_the_best_epoch_is_the_latest_within_a_standard_error(accuracy, highest, scans):
+    highest = max(accuracy, highest)
+    assert is_best(highest, highest, scans)
+    error = np.sqrt(highest * (1 - highest) / scans)
+    if is_best(accuracy, highest, scans):
+        assert highest - accuracy < 0.5 / np.sqrt(scans) + 1e-9
+    else:
+        assert highest - accuracy > 0.5 * error
+
+
+def test_one_miss_in_a_hundred_does_not_make_an_earlier_perfect_epoch_better():
+    assert is_best(0.99, 1.0, 100)
+    assert not is_best(0.95, 1.0, 100)
+    assert not is_best(0.99, 1.0, 10_000)
