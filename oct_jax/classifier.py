@@ -12,7 +12,7 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 
 from oct_jax.data.preprocess import Preprocess, resize_scan, to_scan_coordinates
 from oct_jax.data.readers import read_scan
@@ -24,7 +24,8 @@ from oct_jax.train.best import has_best, restore_best
 from oct_jax.train.run_folder import STAGES, read_run_config
 from oct_jax.types import CLASSES, Prediction, ScanArray, UserError
 
-Scan = str | os.PathLike[str] | ScanArray
+# Free in its sizes: a sequence may hold scans of several, so no item may bind them for the others.
+Scan = str | os.PathLike[str] | UInt8[np.ndarray, "_height _width"]
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,13 @@ def test_batches_and_single_scans_agree(run):
     assert [one.prediction.label for one in together] == labels
 
 
+def test_a_sequence_holds_scans_of_several_sizes(run):
+    classifier = load(run)
+    scans = [np.full((40 + index, 90 - index), 9 * index, np.uint8) for index in range(12)]
+    for _ in range(8):  # the run-time type checker looks at one item of a list, taken at random
+        assert len(classifier.predict(scans)) == len(classifier.explain(scans)) == len(scans)
+
+
 def test_unknown_targets_and_methods(run):
     classifier, scan = load(run), np.zeros((20, 20), np.uint8)
     with pytest.raises(UserError, match="target=AMD: must be one of CNV"):
