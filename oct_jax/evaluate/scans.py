@@ -16,7 +16,7 @@ from oct_jax.data.kermany import OWN_GROUP, list_scans
 from oct_jax.data.manifest import Record, read_manifest, summarize
 from oct_jax.data.source import FolderSource, Source
 from oct_jax.train.run_folder import read_run_config
-from oct_jax.types import CLASSES, UserError
+from oct_jax.types import CLASSES, LabelBatch, UserError
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,16 @@ class Labelled:
     split: str
     own: bool
     lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ForeignScans(FolderSource):
+    """Scans whose labels may be none of the classes; `Labelled.truth` holds what they are."""
+
+    @property
+    def labels(self) -> LabelBatch:
+        """-1 for every scan: nothing may be trained on them by mistake."""
+        return np.full(len(self.records), -1, np.int32)
 
 
 @dataclass(frozen=True)
@@ -193,5 +203,5 @@ def _open_folder(root: Path, groups: tuple[Group, ...], config: EvaluateConfig) 
     if listing.bad:
         lines.append(f"{len(listing.bad)} bad scans left out")
     return Labelled(
-        FolderSource(root, records), groups, truth, str(root), split, False, tuple(lines)
+        ForeignScans(root, records), groups, truth, str(root), split, False, tuple(lines)
     )
