@@ -144,16 +144,20 @@ def _input_gradient(dy, kernel, stride, pads, shape):
     the CPU time (batch 32, 224x224, float32) and 1.5 times as long to compile.
     """
     (top, _), (left, _) = pads
-    margin = kernel.shape[0]
     rows, columns = -(-shape[1] // stride), -(-shape[2] // stride)
-    dy = jnp.pad(dy, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+    # Zeros where the shifts reach beyond the output, and no more: they are read like all else.
+    above = -((top - kernel.shape[0] + 1) // stride)
+    before = -((left - kernel.shape[1] + 1) // stride)
+    below = max((stride - 1 + top) // stride + rows - dy.shape[1], 0)
+    behind = max((stride - 1 + left) // stride + columns - dy.shape[2], 0)
+    dy = jnp.pad(dy, ((0, 0), (above, below), (before, behind), (0, 0)))
 
     def phase(p, q):
         total = 0
         for i in range((p + top) % stride, kernel.shape[0], stride):
             for j in range((q + left) % stride, kernel.shape[1], stride):
-                row = margin + (p + top - i) // stride
-                column = margin + (q + left - j) // stride
+                row = above + (p + top - i) // stride
+                column = before + (q + left - j) // stride
                 total += dy[:, row : row + rows, column : column + columns] * kernel[i, j, 0]
         return total
 
@@ -165,32 +169,27 @@ def _input_gradient(dy, kernel, stride, pads, shape):
 def _kernel_gradient(x, dy, shape, stride, pads):
     """Correlates x with dy row by row, so that what is added up stays in the cache.
 
-    The k*k sums are kept for each column of the output, (width, channels), until the end: adding
-    rows is a plain vector addition, a sum over columns in every step is not.
+    The sums are kept for each column of the output, (kernel rows, width, channels) for each column
+    of the kernel, until the end: adding rows is a plain vector addition, a sum over columns in
+    every step is not.
     """
     rows, columns = shape[:2]
-    width = dy.shape[2]
+    images, height, width, channels = dy.shape
     # The forward pass padded the same array in the same way: the compiler keeps that one for here.
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
 
-    def add_image(sums, image_and_cotangent):
-        image, cotangent = image_and_cotangent
+    def add_row(sums, step):
+        image, h = step // height, step % height
+        window = lax.dynamic_slice(x, (image, h * stride, 0, 0), (1, rows, *x.shape[2:]))[0]
+        row = lax.dynamic_slice(dy, (image, h, 0, 0), (1, 1, width, channels))[0, 0]
+        taps = [
+            window[:, j : j + stride * (width - 1) + 1 : stride] * row for j in range(columns)
+        ]
+        return [a + b for a, b in zip(sums, taps, strict=True)], None
 
-        def add_row(sums, h):
-            window = lax.dynamic_slice_in_dim(image, h * stride, rows)
-            row = lax.dynamic_index_in_dim(cotangent, h, keepdims=False)
-            taps = [
-                window[i, j : j + stride * (width - 1) + 1 : stride] * row
-                for i in range(rows)
-                for j in range(columns)
-            ]
-            return [a + b for a, b in zip(sums, taps, strict=True)], None
-
-        return lax.scan(add_row, sums, jnp.arange(cotangent.shape[0]), unroll=4)[0], None
-
-    sums = [jnp.zeros(dy.shape[2:], jnp.float32)] * (rows * columns)
-    sums, _ = lax.scan(add_image, sums, (x, dy))
-    return jnp.stack([jnp.sum(a, 0) for a in sums]).reshape(shape)
+    sums = [jnp.zeros((rows, width, channels), jnp.float32)] * columns
+    sums, _ = lax.scan(add_row, sums, jnp.arange(images * height), unroll=4)
+    return jnp.stack([jnp.sum(a, 1) for a in sums], 1).reshape(shape)
 
 
 def _grouped_conv_transpose(residuals, dy, stride, pads):
