@@ -4,7 +4,9 @@
 
 Without `peers=` torchvision's columns stay empty. Every round times all contenders one after the
 other, so that a busy machine slows them alike; ratios are of medians. Random weights, 4 classes,
-224x224; ours counts the z-score of uint8 scans too, the others begin at floats.
+224x224; ours counts the z-score of uint8 scans too, the others begin at floats. Ours and Flax run
+with `oct_jax.command.keep_freed_memory`, as every command of the package does; torchvision runs as
+it comes, and once more with the same setting of malloc.
 
 - forward: batches of 1 and 32, ours with BatchNorm folded, as `predict` runs it.
 - step: forward in training form, backward, AdamW; batch of 32, float32; BatchNorm's statistics
@@ -36,6 +38,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from oct_jax.command import keep_freed_memory
 from oct_jax.config import Augment, TrainConfig, split_words
 from oct_jax.data.loader import feature_stream, prefetch
 from oct_jax.data.phantom import draw_anatomy, phantom_scan
@@ -61,7 +64,20 @@ from oct_jax.types import CLASSES
 SIZE, BATCH, SCANS, EPOCHS = 224, 32, 320, 10
 PREPROCESS = Preprocess(size=SIZE, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 TASKS = {"forward 1": 1, "forward 32": BATCH, "step 32": BATCH}
-OURS, TORCH, BFLOAT16, BOOK = "ours", "torchvision fp32", "torchvision bf16", "book-style Flax"
+OURS, BOOK = "ours", "book-style Flax"
+# Name -> precision, and what is added to the environment.
+PEERS: dict[str, tuple[str, dict[str, str]]] = {
+    "torchvision fp32": ("fp32", {}),
+    "torchvision bf16": ("bf16", {}),
+    "torchvision fp32, our malloc": (
+        "fp32",
+        {
+            "MALLOC_ARENA_MAX": "1",
+            "MALLOC_MMAP_MAX_": "0",
+            "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+        },
+    ),
+}
 
 PEER = """
 import sys, time
@@ -186,6 +202,7 @@ class Contender:
 def main(words: list[str]) -> None:
     """Measures in turns, prints tables, draws a picture."""
     given = {"peers": "", "rounds": "7", "picture": ""} | split_words(words)
+    keep_freed_memory()
     told = " ".join(
         f"{name} {importlib.metadata.version(name)}" for name in ("jax", "flax", "numpy")
     )
@@ -288,12 +305,12 @@ def book() -> Contender:
 
 @contextmanager
 def open_peers(python: str) -> Iterator[dict[str, Contender]]:
-    """torchvision in float32 and in bfloat16, in processes that wait while others are timed."""
+    """torchvision in processes of its own, which wait while others are timed."""
     if not python:
         print("no torchvision: name a Python that has torch and torchvision with peers=PYTHON")
         yield {}
         return
-    opened = {name: open_peer(python, name.split()[-1]) for name in (TORCH, BFLOAT16)}
+    opened = {name: open_peer(python, *how) for name, how in PEERS.items()}
     try:
         yield {name: Contender(tasks) for name, (_, tasks) in opened.items()}
     finally:
@@ -301,10 +318,16 @@ def open_peers(python: str) -> Iterator[dict[str, Contender]]:
             process.communicate()
 
 
-def open_peer(python: str, kind: str) -> tuple[subprocess.Popen[str], dict[str, Task]]:
+def open_peer(
+    python: str, kind: str, environment: dict[str, str]
+) -> tuple[subprocess.Popen[str], dict[str, Task]]:
     """One torch process, and its tasks."""
     process = subprocess.Popen(
-        [python, "-c", PEER, kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [python, "-c", PEER, kind],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
     )
     assert process.stdin is not None
     assert process.stdout is not None

@@ -182,9 +182,7 @@ def _kernel_gradient(x, dy, shape, stride, pads):
         image, h = step // height, step % height
         window = lax.dynamic_slice(x, (image, h * stride, 0, 0), (1, rows, *x.shape[2:]))[0]
         row = lax.dynamic_slice(dy, (image, h, 0, 0), (1, 1, width, channels))[0, 0]
-        taps = [
-            window[:, j : j + stride * (width - 1) + 1 : stride] * row for j in range(columns)
-        ]
+        taps = [window[:, j : j + stride * (width - 1) + 1 : stride] * row for j in range(columns)]
         return [a + b for a, b in zip(sums, taps, strict=True)], None
 
     sums = [jnp.zeros((rows, width, channels), jnp.float32)] * columns
