@@ -74,7 +74,7 @@ PEERS: dict[str, tuple[str, dict[str, str]]] = {
         {
             "MALLOC_ARENA_MAX": "1",
             "MALLOC_MMAP_MAX_": "0",
-            "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+            "MALLOC_TRIM_THRESHOLD_": "-1",
         },
     ),
 }

@@ -52,7 +52,7 @@ def keep_freed_memory() -> None:
 
 # Of <malloc.h>: one heap for all threads (M_ARENA_MAX), nothing mapped apart from it (M_MMAP_MAX),
 # and nothing of it given back (M_TRIM_THRESHOLD).
-_MALLOC = {-8: 1, -4: 0, -1: 2**31 - 1}
+_MALLOC = {-8: 1, -4: 0, -1: -1}
 
 
 def _keep_compiled_programs() -> None:
