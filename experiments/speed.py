@@ -6,7 +6,8 @@ Without `peers=` torchvision's columns stay empty. Every round times all contend
 other, so that a busy machine slows them alike; ratios are of medians. Random weights, 4 classes,
 224x224; ours counts the z-score of uint8 scans too, the others begin at floats. Ours and Flax run
 with `oct_jax.command.keep_freed_memory`, as every command of the package does; torchvision runs as
-it comes, and once more with the same setting of malloc.
+it comes, once more with the same setting of malloc, and once on one thread: OpenMP's threads burn
+CPU time while they wait for each other, so on a busy machine only that one's CPU time means much.
 
 - forward: batches of 1 and 32, ours with BatchNorm folded, as `predict` runs it.
 - step: forward in training form, backward, AdamW; batch of 32, float32; BatchNorm's statistics
@@ -69,6 +70,7 @@ OURS, BOOK = "ours", "book-style Flax"
 PEERS: dict[str, tuple[str, dict[str, str]]] = {
     "torchvision fp32": ("fp32", {}),
     "torchvision bf16": ("bf16", {}),
+    "torchvision fp32, 1 thread": ("fp32", {"OMP_NUM_THREADS": "1"}),
     "torchvision fp32, our malloc": (
         "fp32",
         {
@@ -108,14 +110,17 @@ print(torch.__version__, torchvision.__version__, torch.get_num_threads(), flush
 for line in sys.stdin:
     name, calls = line.rsplit(maxsplit=1)
     function, *arguments = tasks[name]
-    begun = time.perf_counter()
+    begun, spent = time.perf_counter(), time.process_time()
     for _ in range(int(calls)):
         function(*arguments)
-    print((time.perf_counter() - begun) / int(calls), flush=True)
+    wall, cpu = time.perf_counter() - begun, time.process_time() - spent
+    print(wall / int(calls), cpu / int(calls), flush=True)
 """
 
-Task = Callable[[int], float]
-"""Runs a task so many times; returns the seconds that one took."""
+Task = Callable[[int], tuple[float, float]]
+"""Runs a task so many times; returns the seconds that one took, and of CPU time on all cores."""
+Times = dict[str, dict[str, list[tuple[float, float]]]]
+"""Task -> contender -> milliseconds for an image, of wall and of CPU time, one pair a round."""
 
 
 class BookConv(nnx.Module):
@@ -217,15 +222,18 @@ def main(words: list[str]) -> None:
         draw(found, Path(given["picture"]))
 
 
-def measure(contenders: dict[str, Contender], rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Milliseconds for an image: task -> contender -> one value a round."""
-    found: dict[str, dict[str, list[float]]] = {}
+def measure(contenders: dict[str, Contender], rounds: int) -> Times:
+    """Times every task of every contender, in turns."""
+    found: Times = {}
     for task, batch in TASKS.items():
-        slow = {name: min(one.tasks[task](1) for _ in range(2)) for name, one in contenders.items()}
+        slow = {
+            name: min(one.tasks[task](1)[0] for _ in range(2)) for name, one in contenders.items()
+        }
         for _ in range(rounds):
             for name, one in contenders.items():
                 calls = max(1, min(30, round(0.5 / slow[name])))
-                each = 1e3 * one.tasks[task](calls) / batch
+                wall, cpu = one.tasks[task](calls)
+                each = 1e3 * wall / batch, 1e3 * cpu / batch
                 found.setdefault(task, {}).setdefault(name, []).append(each)
     return found
 
@@ -233,11 +241,12 @@ def measure(contenders: dict[str, Contender], rounds: int) -> dict[str, dict[str
 def repeat(function: Callable[[], Any]) -> Task:
     """A task whose every call waits for its result."""
 
-    def run(calls: int) -> float:
-        begun = time.perf_counter()
+    def run(calls: int) -> tuple[float, float]:
+        begun, spent = time.perf_counter(), time.process_time()
         for _ in range(calls):
             jax.block_until_ready(function())
-        return (time.perf_counter() - begun) / calls
+        wall, cpu = time.perf_counter() - begun, time.process_time() - spent
+        return wall / calls, cpu / calls
 
     return run
 
@@ -337,22 +346,36 @@ def open_peer(
         raise SystemExit(f"peers={python}: needs torch and torchvision installed")
     print("torch {}, torchvision {}, {} threads, {}".format(*greeting, kind), flush=True)
 
-    def run(task: str, calls: int) -> float:
+    def run(task: str, calls: int) -> tuple[float, float]:
         print(task, calls, file=ask, flush=True)
-        return float(answer.readline())
+        wall, cpu = answer.readline().split()
+        return float(wall), float(cpu)
 
     return process, {task: lambda calls, task=task: run(task, calls) for task in TASKS}
 
 
-def show(found: dict[str, dict[str, list[float]]]) -> None:
-    """Prints medians and our ratio to each."""
+def show(found: Times) -> None:
+    """Prints medians and our ratio to each, of wall and of CPU time."""
     for task, times in found.items():
-        print(f"\n| {task} | ms an image | lowest to highest | ours / this |\n|---|---|---|---|")
-        mine = statistics.median(times[OURS])
+        print(
+            f"\n| {task} | ms an image | lowest to highest | ours / this | CPU ms | ours / this |"
+        )
+        print("|---|---|---|---|---|---|")
+        mine, mine_cpu = medians(times[OURS])
         for name, values in times.items():
-            median = statistics.median(values)
-            spread = f"{min(values):.2f} to {max(values):.2f}"
-            print(f"| {name} | {median:.2f} | {spread} | {mine / median:.2f} |", flush=True)
+            wall, cpu = medians(values)
+            walls = [value for value, _ in values]
+            print(
+                f"| {name} | {wall:.2f} | {min(walls):.2f} to {max(walls):.2f} | {mine / wall:.2f}"
+                f" | {cpu:.2f} | {mine_cpu / cpu:.2f} |",
+                flush=True,
+            )
+
+
+def medians(values: list[tuple[float, float]]) -> tuple[float, float]:
+    """Of wall and of CPU time."""
+    walls, cpus = zip(*values, strict=True)
+    return statistics.median(walls), statistics.median(cpus)
 
 
 def show_memory(contenders: dict[str, Contender]) -> None:
@@ -468,7 +491,7 @@ def clock(function: Callable[[], None]) -> float:
     return time.perf_counter() - begun
 
 
-def draw(found: dict[str, dict[str, list[float]]], path: Path) -> None:
+def draw(found: Times, path: Path) -> None:
     """Bars of medians, a panel for each task."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
@@ -476,7 +499,7 @@ def draw(found: dict[str, dict[str, list[float]]], path: Path) -> None:
     figure, axes = plt.subplots(1, len(found), figsize=(9, 2.4), layout="constrained")
     for axis, (task, times) in zip(axes, found.items(), strict=True):
         names = list(times)[::-1]
-        values = [statistics.median(times[name]) for name in names]
+        values = [medians(times[name])[0] for name in names]
         colours = ["#1b6ca8" if name == OURS else "#b9c4cc" for name in names]
         bars = axis.barh(names, values, color=colours)
         axis.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
