@@ -20,7 +20,7 @@ import numpy as np
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.model.fold import fold
 from oct_jax.model.gradcam import PREDICTED, make_explain
-from oct_jax.model.inference import make_logits
+from oct_jax.model.inference import make_forward
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
 from oct_jax.model.protocol import build
 
@@ -58,7 +58,7 @@ def main() -> None:
     unfolded = MobileNetV3Config()
     variables, config = fold(build(unfolded).init(0), unfolded)
     model = build(config)
-    forward, explain = make_logits(model, preprocess), make_explain(model, preprocess)
+    forward, explain = make_forward(model, preprocess), make_explain(model, preprocess)
     with subprocess.Popen(
         [sys.argv[1], "-c", PEER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as peer:

@@ -16,13 +16,15 @@ from jaxtyping import Float32, UInt8
 
 from oct_jax.data.preprocess import Preprocess, resize_scan, to_scan_coordinates
 from oct_jax.data.readers import read_scan
+from oct_jax.decision.calibration import softmax
+from oct_jax.decision.rule import DecisionRule, decide, read_rule
 from oct_jax.model.fold import fold
 from oct_jax.model.gradcam import METHODS, PREDICTED, Method, explain_all, make_explain
-from oct_jax.model.inference import BATCH_SIZES, make_logits, predict_all
+from oct_jax.model.inference import BATCH_SIZES, Outputs, make_forward, predict_all
 from oct_jax.model.protocol import Model, Variables, build
 from oct_jax.train.best import has_best, restore_best
 from oct_jax.train.run_folder import STAGES, read_run_config
-from oct_jax.types import CLASSES, Prediction, ScanArray, UserError
+from oct_jax.types import CLASSES, Decision, Prediction, Referral, ScanArray, UserError
 
 # Free in its sizes: a sequence may hold scans of several, so no item may bind them for the others.
 Scan = str | os.PathLike[str] | UInt8[np.ndarray, "_height _width"]
@@ -66,6 +68,7 @@ class Classifier:
       preprocess: from a scan to the model's input.
       synthetic: whether it was trained on phantoms; then it says nothing of real scans.
       stage: the stage that its parameters come from.
+      rule: calibrates probabilities and refers; None where the run had no calibration scans.
     """
 
     model: Model
@@ -73,6 +76,7 @@ class Classifier:
     preprocess: Preprocess
     synthetic: bool
     stage: str
+    rule: DecisionRule | None = None
 
     @overload
     def predict(self, scans: Scan) -> Prediction: ...
@@ -96,11 +100,11 @@ class Classifier:
             return self.predict([scans])[0]
         if not scans:
             return []
-        forward = make_logits(self.model, self.preprocess)
+        forward = make_forward(self.model, self.preprocess)
         size = BATCH_SIZES[-1]
         chunks = (scans[start : start + size] for start in range(0, len(scans), size))
         batches = (np.stack([self._prepare(scan) for scan in chunk]) for chunk in chunks)
-        return [to_prediction(row) for row in predict_all(forward, self.variables, batches)]
+        return to_predictions(predict_all(forward, self.variables, batches), self.rule)
 
     @overload
     def explain(
@@ -156,8 +160,8 @@ class Classifier:
                 yield resized, np.full(len(resized), index, np.int32)
 
         program = make_explain(self.model, self.preprocess, method, flip=flip)
-        logits, maps = explain_all(program, self.variables, batches())
-        predictions = [to_prediction(row) for row in logits]
+        outputs, maps = explain_all(program, self.variables, batches())
+        predictions = to_predictions(outputs, self.rule)
         return [
             Explanation(said, target or said.label, method, cells, shape, self.preprocess)
             for said, cells, shape in zip(predictions, maps, shapes, strict=True)
@@ -197,6 +201,7 @@ def load(run: str | os.PathLike[str] = "runs/default") -> Classifier:
         preprocess=config.preprocess,
         synthetic=config.synthetic,
         stage=stage,
+        rule=read_rule(folder / stage),
     )
 
 
@@ -218,11 +223,22 @@ def latest_run(root: Path = Path("runs")) -> Path:
     return max(trained)[1]
 
 
-def to_prediction(logits: np.ndarray) -> Prediction:
-    """The prediction of one row of logits: softmax, and the name of its largest entry."""
-    shifted = np.exp(logits - logits.max())
-    probabilities = (shifted / shifted.sum()).astype(np.float32)
-    return Prediction(CLASSES[int(logits.argmax())], probabilities, logits.astype(np.float32))
+def to_predictions(outputs: Outputs, rule: DecisionRule | None) -> list[Prediction]:
+    """What outputs of scans say; calibrated and with a decision where there is a rule."""
+    logits = np.asarray(outputs.logits, np.float32)
+    labels = [CLASSES[index] for index in logits.argmax(1)]
+    if rule is None:
+        probabilities = softmax(logits).astype(np.float32)
+        return [Prediction(*row) for row in zip(labels, probabilities, logits, strict=True)]
+    found = decide(rule, outputs)
+    decisions = map(_decision, found.referrals, found.sets, found.outlier_scores)
+    probabilities = found.probabilities.astype(np.float32)
+    return [Prediction(*row) for row in zip(labels, probabilities, logits, decisions, strict=True)]
+
+
+def _decision(referral: Referral, members: np.ndarray, score: float) -> Decision:
+    inside = tuple(name for name, member in zip(CLASSES, members, strict=True) if member)
+    return Decision(referral, inside, None if np.isnan(score) else float(score))
 
 
 def enlarge(cells: Float32[np.ndarray, "rows columns"], size: int) -> Float32[np.ndarray, "s s"]:

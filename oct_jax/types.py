@@ -14,6 +14,8 @@ CLASSES: tuple[str, ...] = ("CNV", "DME", "DRUSEN", "NORMAL")
 Split: TypeAlias = Literal["train", "val", "calibration", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "calibration", "test")
 
+Referral: TypeAlias = Literal["urgent", "routine", "observe", "defer"]
+
 Resize: TypeAlias = Literal["squash", "letterbox", "crop"]
 Padding: TypeAlias = Literal["symmetric", "same"]
 
@@ -40,15 +42,40 @@ class UserError(Exception):
 
 
 @dataclass(frozen=True)
+class Decision:
+    """What a calibrated run advises for one B-scan.
+
+    Attributes:
+      referral: the tier of Kermany et al. 2018, or `defer` to a person where the classes of the
+        set belong to several tiers, where there is none, and where the scan is an outlier.
+      classes: the conformal prediction set, in the order of `CLASSES`; may be empty.
+      outlier_score: distance from the training scans over its threshold; above 1 the scan is
+        unlike them. None where the run has no density model.
+    """
+
+    referral: Referral
+    classes: tuple[str, ...]
+    outlier_score: float | None
+
+    @property
+    def is_outlier(self) -> bool:
+        """Whether the scan is unlike those that the model was trained on."""
+        return self.outlier_score is not None and self.outlier_score > 1
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What the classifier says of one B-scan.
 
     Attributes:
       label: the most probable name of `CLASSES`.
-      probabilities: float32 of shape (4,), in the order of `CLASSES`, summing to 1.
-      logits: float32 of shape (4,), before the softmax.
+      probabilities: float32 of shape (4,), in the order of `CLASSES`, summing to 1; calibrated
+        where there is a decision.
+      logits: float32 of shape (4,), before temperature and softmax.
+      decision: of the run's decision rule; None where the run has none.
     """
 
     label: str
     probabilities: Float32[np.ndarray, "classes"]
     logits: Float32[np.ndarray, "classes"]
+    decision: Decision | None = None

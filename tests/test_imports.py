@@ -12,6 +12,7 @@ ORDER = (
     "files",
     "data",
     "model",
+    "decision",
     "train",
     "classifier",
     "explain",

@@ -171,11 +171,12 @@ def prefetch(stream: grain.MapDataset, *, threads: int) -> grain.DatasetIterator
 
 
 def in_order(
-    source: Source, preprocess: Preprocess, *, batch_size: int, threads: int
+    source: Source, preprocess: Preprocess, *, batch_size: int, threads: int, every: int = 1
 ) -> Iterator[Batch]:
-    """Every scan once, in the source's order, unaugmented; the last batch may be smaller."""
+    """Each `every`-th scan once, in the source's order, unaugmented; the last batch may be less."""
     scans = _ResizedScans(source, source.labels, preprocess)
-    batches = grain.MapDataset.source(scans).batch(batch_size, drop_remainder=False)
+    chosen = grain.MapDataset.source(scans)[::every]
+    batches = chosen.batch(batch_size, drop_remainder=False)
     yield from prefetch(batches, threads=threads)
 
 

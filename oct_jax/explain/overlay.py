@@ -14,15 +14,9 @@ from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from oct_jax.classifier import Explanation
-from oct_jax.types import CLASSES, ScanArray
+from oct_jax.decision.referral import TIERS, WORDS
+from oct_jax.types import CLASSES, Prediction, ScanArray
 
-REFERRAL = {
-    "CNV": "urgent referral",
-    "DME": "urgent referral",
-    "DRUSEN": "routine referral",
-    "NORMAL": "observation",
-}
-"""Kermany et al. 2018, figure 3."""
 RESEARCH_USE = "Research use; not a medical device"
 
 _BACKGROUND, _INK, _FAINT, _WARNING = (24, 24, 28), (236, 236, 236), (150, 150, 155), (255, 196, 0)
@@ -73,6 +67,23 @@ def encode_png(picture: Picture) -> bytes:
     return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
+def advice(prediction: Prediction) -> str:
+    """The referral in words: the decision's, or for an uncalibrated model the label's own tier."""
+    if prediction.decision is None:
+        return WORDS[TIERS[prediction.label]]
+    return WORDS[prediction.decision.referral]
+
+
+def certainty(prediction: Prediction) -> str:
+    """How sure the model is, in one line: whether calibrated, which classes stay possible."""
+    decision = prediction.decision
+    if decision is None:
+        return "the model's own score, not calibrated"
+    if decision.is_outlier:
+        return "unlike the training scans: scores mean little"
+    return f"calibrated; possible: {', '.join(decision.classes) or 'no class'}"
+
+
 def _panel(explanation: Explanation, marks: Sequence[str], scale: float) -> Image.Image:
     prediction = explanation.prediction
     wrapped = [line for mark in marks for line in textwrap.wrap(mark, 44)]
@@ -89,8 +100,8 @@ def _panel(explanation: Explanation, marks: Sequence[str], scale: float) -> Imag
 
     share = float(prediction.probabilities.max())
     write(10, f"{prediction.label}  {share:.1%}", 24)
-    write(44, REFERRAL[prediction.label], 17)
-    write(68, "the model's own score, not calibrated", 12, _FAINT)
+    write(44, advice(prediction), 17)
+    write(68, certainty(prediction), 12, _FAINT)
     for number, (name, probability) in enumerate(
         zip(CLASSES, prediction.probabilities.tolist(), strict=True)
     ):

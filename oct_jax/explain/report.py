@@ -22,13 +22,14 @@ from jaxtyping import Bool, Float, Int32, UInt8
 from rich.console import Console
 from rich.progress import track
 
-from oct_jax.classifier import Classifier, enlarge, latest_run, load, to_prediction
+from oct_jax.classifier import Classifier, enlarge, latest_run, load
 from oct_jax.config import ExplainReportConfig
 from oct_jax.data.datasets import open_data
 from oct_jax.data.phantom import PhantomSource
 from oct_jax.data.picture import contact_sheet
 from oct_jax.data.preprocess import resize_scan
 from oct_jax.data.source import Source
+from oct_jax.decision.calibration import softmax
 from oct_jax.explain.faithfulness import (
     area_under,
     blurred,
@@ -48,7 +49,7 @@ from oct_jax.explain.overlay import RESEARCH_USE, encode_png, overlay
 from oct_jax.explain.verified import fingerprint, report_path
 from oct_jax.files import write_atomic, write_json
 from oct_jax.model.gradcam import PREDICTED, explain_all, make_explain
-from oct_jax.model.inference import BATCH_SIZES, make_logits, predict_all
+from oct_jax.model.inference import BATCH_SIZES, make_forward, predict_all
 from oct_jax.model.protocol import Variables
 from oct_jax.train.run_folder import read_run_config
 from oct_jax.types import CLASSES, UserError
@@ -336,7 +337,8 @@ def _explain(
         (inputs[start : start + size], targets[start : start + size])
         for start in range(0, len(inputs), size)
     ]
-    return explain_all(program, variables, batches)
+    outputs, maps = explain_all(program, variables, batches)
+    return np.asarray(outputs.logits), np.asarray(maps)
 
 
 def _curves(
@@ -381,11 +383,11 @@ def _curves(
 
 
 def _probabilities(classifier: Classifier, inputs: Inputs) -> Float[np.ndarray, "scans classes"]:
-    forward = make_logits(classifier.model, classifier.preprocess)
+    forward = make_forward(classifier.model, classifier.preprocess)
     size = BATCH_SIZES[-1]
     batches = (inputs[start : start + size] for start in range(0, len(inputs), size))
-    logits = predict_all(forward, classifier.variables, batches)
-    return np.stack([to_prediction(row).probabilities for row in logits])
+    logits = predict_all(forward, classifier.variables, batches).logits
+    return softmax(np.asarray(logits))
 
 
 def _area(test: str, rows: Float[np.ndarray, "scans steps"]) -> Float[np.ndarray, "scans"]:

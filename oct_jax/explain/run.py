@@ -11,14 +11,15 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from oct_jax.classifier import Classifier, Explanation, enlarge, latest_run, load, to_prediction
+from oct_jax.classifier import Classifier, Explanation, enlarge, latest_run, load
 from oct_jax.config import ExplainConfig
 from oct_jax.data.picture import contact_sheet
 from oct_jax.data.preprocess import resize_scan
 from oct_jax.data.readers import UnreadableScan, map_threads, read_scan
+from oct_jax.decision.calibration import softmax
 from oct_jax.explain.faithfulness import random_cells, remove_by_blur, top_share
 from oct_jax.explain.files import SUFFIX, Task, find_tasks
-from oct_jax.explain.overlay import REFERRAL, RESEARCH_USE, encode_png, overlay, page
+from oct_jax.explain.overlay import RESEARCH_USE, advice, certainty, encode_png, overlay, page
 from oct_jax.explain.verified import is_verified
 from oct_jax.files import write_atomic, write_json
 from oct_jax.model.gradcam import explain_all, make_explain
@@ -99,8 +100,8 @@ def cautions(
         for number, (one, scan) in enumerate(zip(explanations, inputs, strict=True))
     ]
     batches = ((np.stack(scans), targets) for scans in zip(*removals, strict=True))
-    logits, _ = explain_all(program, classifier.variables, batches)
-    probabilities = np.stack([to_prediction(row).probabilities for row in logits])
+    outputs, _ = explain_all(program, classifier.variables, batches)
+    probabilities = softmax(np.asarray(outputs.logits))
     left = probabilities.reshape(-1, len(explanations), len(CLASSES)).transpose(1, 2, 0)
     found = []
     for one, target, left_of_scan in zip(explanations, targets, left, strict=True):
@@ -192,10 +193,17 @@ def _as_json(
         "scan": str(task.scan),
         "height_width": list(one.scan_shape),
         "label": said.label,
-        "referral": REFERRAL[said.label],
+        "referral": advice(said),
         "probabilities": dict(zip(CLASSES, said.probabilities.tolist(), strict=True)),
         "logits": dict(zip(CLASSES, said.logits.tolist(), strict=True)),
-        "calibrated": False,
+        "calibrated": said.decision is not None,
+        "decision": None
+        if said.decision is None
+        else {
+            "referral": said.decision.referral,
+            "prediction_set": list(said.decision.classes),
+            "outlier_score": said.decision.outlier_score,
+        },
         "target": one.target,
         "method": one.method,
         "map": {
@@ -216,8 +224,7 @@ def _tell(
 ) -> None:
     said = one.prediction
     console.print(
-        f"{scan}: {said.label} {said.probabilities.max():.1%} (not calibrated),"
-        f" {REFERRAL[said.label]}",
+        f"{scan}: {said.label} {said.probabilities.max():.1%}, {advice(said)} ({certainty(said)})",
         markup=False,
     )
     notes = "; ".join([*marks, RESEARCH_USE])

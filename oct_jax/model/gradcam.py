@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int32, UInt8
 
 from oct_jax.data.preprocess import Preprocess, normalise
-from oct_jax.model.inference import pad_batch
+from oct_jax.model.inference import Outputs, first_rows, join_rows, pad_batch
 from oct_jax.model.layers import Activation, global_average_pool
 from oct_jax.model.protocol import Model, Tree, Variables
 from oct_jax.types import AnyArray, FeatureMap, LabelBatch, ScanBatch
@@ -29,9 +29,21 @@ OneFeatureMap: TypeAlias = Float[Array, "rows columns features"]
 PREDICTED = -1
 """As a target: the class with the largest logit."""
 
+
+class Explained(NamedTuple):
+    """What the model makes of scans, and where.
+
+    Attributes:
+      outputs: logits and pooled features.
+      maps: float32 (scans, rows, columns), as `saliency` gives them.
+    """
+
+    outputs: Outputs
+    maps: Float32[AnyArray, "scans rows columns"]
+
+
 Explain: TypeAlias = Callable[
-    [Variables, UInt8[AnyArray, "batch size size"], Int32[AnyArray, "batch"]],
-    tuple[Float32[Array, "batch classes"], Float32[Array, "batch rows columns"]],
+    [Variables, UInt8[AnyArray, "batch size size"], Int32[AnyArray, "batch"]], Explained
 ]
 
 
@@ -148,7 +160,7 @@ def normalise_maps(maps: Maps) -> Maps:
 def make_explain(
     model: Model, preprocess: Preprocess, method: Method = "gradcam", *, flip: bool = False
 ) -> Explain:
-    """The jitted function from resized grey scans and targets to (logits, maps).
+    """The jitted function from resized grey scans and targets to logits, features and maps.
 
     Logits, features and maps are one program, so the forward pass runs once.
 
@@ -159,35 +171,37 @@ def make_explain(
       flip: average with the map of the mirrored scan, mirrored back.
     """
 
-    def logits_and_maps(variables, scans, targets):
-        features, _ = model.features(variables, normalise(scans, preprocess), train=False)
-        logits = model.head(variables, features)
-        targets = jnp.where(targets == PREDICTED, logits.argmax(-1), targets).astype(jnp.int32)
-        return logits, targets, saliency(model, variables, features, targets, method)
+    def features_of(variables, scans):
+        return model.features(variables, normalise(scans, preprocess), train=False)[0]
 
     @jax.jit
     def explain(variables, scans, targets):
-        logits, targets, maps = logits_and_maps(variables, jnp.asarray(scans), targets)
+        scans = jnp.asarray(scans)
+        features = features_of(variables, scans)
+        logits = model.head(variables, features)
+        targets = jnp.where(targets == PREDICTED, logits.argmax(-1), targets).astype(jnp.int32)
+        maps = saliency(model, variables, features, targets, method)
         if flip:
-            *_, mirrored = logits_and_maps(variables, jnp.asarray(scans)[:, :, ::-1], targets)
-            maps = normalise_maps(maps + mirrored[:, :, ::-1])
-        return logits, maps
+            mirrored = features_of(variables, scans[:, :, ::-1])
+            mirrored_maps = saliency(model, variables, mirrored, targets, method)
+            maps = normalise_maps(maps + mirrored_maps[:, :, ::-1])
+        pooled = model.pool(features)[:, 0, 0].astype(jnp.float32)
+        return Explained(Outputs(logits, pooled), maps)
 
     return explain
 
 
 def explain_all(
     explain: Explain, variables: Variables, batches: Iterable[tuple[ScanBatch, LabelBatch]]
-) -> tuple[Float32[np.ndarray, "scans classes"], Float32[np.ndarray, "scans rows columns"]]:
-    """Logits and maps for all scans of all (scans, targets); see `inference.predict_all`."""
+) -> Explained:
+    """Outputs and maps for all scans of all (scans, targets); see `inference.predict_all`."""
     parts = []
     for scans, targets in batches:
         padded = pad_batch(scans)
         spare = len(padded) - len(scans)
-        outputs = explain(variables, padded, np.pad(targets, (0, spare), mode="edge"))
-        parts.append([np.asarray(output)[: len(scans)] for output in outputs])
-    logits, maps = zip(*parts, strict=True)
-    return np.concatenate(logits), np.concatenate(maps)
+        explained = explain(variables, padded, np.pad(targets, (0, spare), mode="edge"))
+        parts.append(first_rows(explained, len(scans)))
+    return join_rows(parts)
 
 
 def _slope(x: Array, activation: Activation) -> Array:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, UInt8
+from jaxtyping import Float32, UInt8
 
+from oct_jax.data.loader import in_order
 from oct_jax.data.preprocess import Preprocess, normalise
+from oct_jax.data.source import Source
 from oct_jax.model.protocol import Model, Variables
 from oct_jax.types import AnyArray, ScanBatch
 
@@ -18,43 +21,79 @@ from oct_jax.types import AnyArray, ScanBatch
 # every number of scans that a caller may come with.
 BATCH_SIZES = (1, 8, 32)
 
-Forward: TypeAlias = Callable[
-    [Variables, UInt8[AnyArray, "batch size size"]], Float32[Array, "batch outputs"]
-]
+
+class Outputs(NamedTuple):
+    """What the model makes of scans.
+
+    Attributes:
+      logits: float32 (scans, classes), before the softmax.
+      pooled: float32 (scans, channels), the feature map after global average pooling.
+    """
+
+    logits: Float32[AnyArray, "scans classes"]
+    pooled: Float32[AnyArray, "scans channels"]
+
+
+Results = TypeVar("Results", bound=tuple)
+Forward: TypeAlias = Callable[[Variables, UInt8[AnyArray, "batch size size"]], Outputs]
 
 
 @functools.lru_cache(maxsize=8)
-def make_logits(model: Model, preprocess: Preprocess) -> Forward:
-    """The jitted function from resized grey scans to float32 logits, (batch, classes)."""
+def make_forward(model: Model, preprocess: Preprocess) -> Forward:
+    """The jitted function from resized grey scans to logits and pooled features."""
 
     @jax.jit
-    def logits(variables, scans):
+    def forward(variables, scans):
         images = normalise(scans, preprocess)
         features, _ = model.features(variables, images, train=False)
-        return model.head(variables, features)
+        pooled = model.pool(features)[:, 0, 0].astype(jnp.float32)
+        return Outputs(model.head(variables, features), pooled)
 
-    return logits
-
-
-@functools.lru_cache(maxsize=8)
-def make_pooled_features(model: Model, preprocess: Preprocess) -> Forward:
-    """The jitted function from resized grey scans to pooled features, (batch, channels)."""
-
-    @jax.jit
-    def pooled_features(variables, scans):
-        images = normalise(scans, preprocess)
-        features, _ = model.features(variables, images, train=False)
-        return model.pool(features)[:, 0, 0]
-
-    return pooled_features
+    return forward
 
 
-def predict_all(
-    forward: Forward, variables: Variables, batches: Iterable[ScanBatch]
-) -> Float32[np.ndarray, "scans outputs"]:
+def predict_all(forward: Forward, variables: Variables, batches: Iterable[ScanBatch]) -> Outputs:
     """Outputs for all scans of all batches, in order; no batch is above `BATCH_SIZES[-1]`."""
-    parts = [forward(variables, pad_batch(batch))[: len(batch)] for batch in batches]
-    return np.concatenate([np.asarray(part) for part in parts])
+    parts = []
+    for batch in batches:
+        outputs = forward(variables, pad_batch(batch))
+        parts.append(first_rows(outputs, len(batch)))
+    return join_rows(parts)
+
+
+def first_rows(outputs: Results, count: int) -> Results:
+    """The first rows of every array, on the host: what is left when padding is cut off."""
+    return jax.tree.map(lambda output: np.asarray(output)[:count], outputs)
+
+
+def join_rows(parts: Sequence[Results]) -> Results:
+    """The rows of all parts, one below the other."""
+    return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
+
+
+def predict_source(
+    model: Model,
+    variables: Variables,
+    source: Source,
+    preprocess: Preprocess,
+    *,
+    threads: int,
+    every: int = 1,
+) -> Outputs:
+    """Outputs for the scans of a source, unaugmented, in its order.
+
+    Args:
+      model: the folded model.
+      variables: its variables.
+      source: at least one scan.
+      preprocess: how scans are resized and normalised.
+      threads: that read and resize scans.
+      every: 1 for all scans, n for each n-th.
+    """
+    size = BATCH_SIZES[-1]
+    batches = in_order(source, preprocess, batch_size=size, threads=threads, every=every)
+    forward = make_forward(model, preprocess)
+    return predict_all(forward, variables, (batch["image"] for batch in batches))
 
 
 def pad_batch(scans: ScanBatch) -> UInt8[np.ndarray, "_padded size size"]:

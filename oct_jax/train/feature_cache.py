@@ -21,11 +21,11 @@ import numpy as np
 from jaxtyping import Float32
 
 from oct_jax.config import Augment, flatten
-from oct_jax.data.loader import augmented_views, in_order
+from oct_jax.data.loader import augmented_views
 from oct_jax.data.manifest import manifest_digest
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.source import Source
-from oct_jax.model.inference import BATCH_SIZES, make_pooled_features, predict_all
+from oct_jax.model.inference import BATCH_SIZES, make_forward, predict_all
 from oct_jax.model.protocol import Model, Variables
 
 
@@ -68,20 +68,14 @@ def cached_views(
             seed=seed,
             threads=threads,
         )
-        forward = make_pooled_features(model, preprocess)
-        pooled = (predict_all(forward, variables, [batch["image"]]) for batch in batches)
+        forward = make_forward(model, preprocess)
+        pooled = (
+            np.asarray(predict_all(forward, variables, [batch["image"]]).pooled)
+            for batch in batches
+        )
         _write_rows(path, pooled, views * len(source))
     rows = np.load(path, mmap_mode="r")
     return rows.reshape(views, len(source), -1)
-
-
-def plain_features(
-    model: Model, variables: Variables, source: Source, preprocess: Preprocess, *, threads: int
-) -> Float32[np.ndarray, "scans channels"]:
-    """Pooled features of every scan, unaugmented; see `cached_views`."""
-    batches = in_order(source, preprocess, batch_size=BATCH_SIZES[-1], threads=threads)
-    forward = make_pooled_features(model, preprocess)
-    return predict_all(forward, variables, (batch["image"] for batch in batches))
 
 
 def _key(

@@ -22,17 +22,19 @@ from sklearn.metrics import balanced_accuracy_score
 
 from oct_jax.config import RUN_WIDE, TrainConfig
 from oct_jax.data.datasets import PHANTOM, Data, open_data
-from oct_jax.data.loader import check_source, feature_stream, in_order, prefetch, training_stream
+from oct_jax.data.loader import check_source, feature_stream, prefetch, training_stream
 from oct_jax.data.preprocess import Preprocess, normalise
 from oct_jax.data.source import Source
+from oct_jax.decision.fit import fit_on_scans
+from oct_jax.decision.rule import write_rule
 from oct_jax.files import write_json
 from oct_jax.model.fold import fold
-from oct_jax.model.inference import BATCH_SIZES, make_logits, predict_all
+from oct_jax.model.inference import predict_source
 from oct_jax.model.protocol import Variables, build
 from oct_jax.model.weights import Pretrained, load_weights
 from oct_jax.train.best import restore_best
 from oct_jax.train.checkpoint import Checkpoints, open_checkpoints
-from oct_jax.train.feature_cache import cached_views, plain_features
+from oct_jax.train.feature_cache import cached_views
 from oct_jax.train.loss import class_weights, weighted_cross_entropy
 from oct_jax.train.optimizer import learning_rate_schedule, make_optimizer
 from oct_jax.train.precision import Precision, has_failed, resolve_precision
@@ -263,10 +265,8 @@ def score(
 ) -> dict[str, float]:
     """Scores of the folded model on every scan of a source; see `scores_of`."""
     folded, config = fold(variables, run.model)
-    batches = in_order(source, run.preprocess, batch_size=BATCH_SIZES[-1], threads=threads)
-    forward = make_logits(build(config), run.preprocess)
-    logits = predict_all(forward, folded, (batch["image"] for batch in batches))
-    return scores_of(logits, source.labels)
+    outputs = predict_source(build(config), folded, source, run.preprocess, threads=threads)
+    return scores_of(np.asarray(outputs.logits), source.labels)
 
 
 def scores_of(
@@ -282,8 +282,9 @@ def scores_of(
 
 
 def finish(stage: Stage, rows: list[dict[str, Any]], console: Console) -> dict[str, Any]:
-    """Scores the best checkpoint on the test scans, draws the curves, writes the summary."""
+    """Fits the best checkpoint's decision rule, scores it on the test scans, draws the curves."""
     variables, best = restore_best(stage.folder, build(stage.run.model).shapes)
+    _fit_rule(stage, variables, console)
     test = stage.source.select("test")
     summary = {
         "stage": stage.config.stage,
@@ -303,6 +304,30 @@ def finish(stage: Stage, rows: list[dict[str, Any]], console: Console) -> dict[s
         f" on {len(test)} scans of patients not trained on{mark}; {stage.folder}"
     )
     return summary
+
+
+def _fit_rule(stage: Stage, variables: Variables, console: Console) -> None:
+    """Calibrates the stage where there are calibration scans, and says so where there are none."""
+    if jax.process_index():
+        return
+    calibration = stage.source.select("calibration")
+    if not len(calibration):
+        console.print(
+            "no calibration scans: probabilities stay uncalibrated, without referral;"
+            " `just recalibrate data=FOLDER` fits them on scans of your own"
+        )
+        return
+    folded, config = fold(variables, stage.run.model)
+    rule = fit_on_scans(
+        build(config),
+        folded,
+        stage.run.preprocess,
+        train=stage.train,
+        calibration=calibration,
+        data=stage.config.data,
+        threads=stage.config.threads,
+    )
+    write_rule(stage.folder, rule)
 
 
 def _check_devices(config: TrainConfig) -> None:
@@ -452,7 +477,7 @@ def _feature_feed(
         seed=config.seed,
         threads=config.threads,
     )
-    val = plain_features(model, folded, stage.val, preprocess, threads=config.threads)
+    val = predict_source(model, folded, stage.val, preprocess, threads=config.threads).pooled
     head = jax.jit(lambda variables, pooled: model.head(variables, pooled[:, None, None]))
 
     def validate(variables: Variables) -> dict[str, float]:

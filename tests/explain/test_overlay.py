@@ -1,18 +1,23 @@
 """The page: pixels that must not lie."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oct_jax.classifier import Explanation, to_prediction
+from oct_jax.classifier import Explanation, to_predictions
 from oct_jax.data.preprocess import Preprocess
-from oct_jax.explain.overlay import overlay, page
+from oct_jax.explain.overlay import advice, certainty, overlay, page
+from oct_jax.model.inference import Outputs
+from oct_jax.types import Decision
 
 
 def explanation(shape, cells, resize="squash"):
     preprocess = Preprocess(size=64, resize=resize, mean=(0.5,), std=(0.5,))
-    prediction = to_prediction(np.array([3.0, 0, 0, 0], np.float32))
+    logits = np.array([[3.0, 0, 0, 0]], np.float32)
+    (prediction,) = to_predictions(Outputs(logits, np.zeros((1, 8), np.float32)), None)
     return Explanation(prediction, "CNV", "gradcam", cells, shape, preprocess)
 
 
@@ -51,6 +56,25 @@ def test_every_mark_changes_the_page():
     scan, one = np.zeros((40, 40), np.uint8), explanation((40, 40), np.eye(2, dtype=np.float32))
     plain, marked = page(scan, one, []), page(scan, one, ["flat map"])
     assert (plain != marked).any()
+
+
+@pytest.mark.parametrize(
+    ("decision", "referral", "sure"),
+    [
+        (None, "urgent referral", "not calibrated"),
+        (Decision("urgent", ("CNV", "DME"), 0.5), "urgent referral", "possible: CNV, DME"),
+        (Decision("defer", ("CNV", "NORMAL"), None), "deferred", "possible: CNV, NORMAL"),
+        (Decision("defer", (), 0.9), "deferred", "possible: no class"),
+        (Decision("defer", ("CNV",), 1.5), "deferred", "unlike the training scans"),
+    ],
+)
+def test_what_the_page_advises(decision, referral, sure):
+    one = explanation((40, 40), np.eye(2, dtype=np.float32))
+    prediction = dataclasses.replace(one.prediction, decision=decision)
+    assert referral in advice(prediction)
+    assert sure in certainty(prediction)
+    decided = dataclasses.replace(one, prediction=prediction)
+    assert page(np.zeros((40, 40), np.uint8), decided, []).any()
 
 
 @pytest.mark.parametrize("resize", ["squash", "letterbox", "crop"])

@@ -23,7 +23,7 @@ from oct_jax.model.gradcam import (
     normalise_maps,
     saliency,
 )
-from oct_jax.model.inference import make_logits
+from oct_jax.model.inference import make_forward
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config, last_activation
 from oct_jax.model.protocol import Variables, build
 from oct_jax.model.weights import load_weights
@@ -149,15 +149,15 @@ def test_a_scan_has_one_map_whatever_its_batch(config, seed, batch):
     variables, scans = variables_of(config, seed), scans_of(seed, batch)
     explain = make_explain(build(config), PREPROCESS)
     targets = np.arange(batch, dtype=np.int32) % 4
-    logits, maps = explain_all(explain, variables, [(scans, targets)])
+    (logits, _), maps = explain_all(explain, variables, [(scans, targets)])
     assert len(maps) == batch
     alone = [
         explain_all(explain, variables, [(scans[i : i + 1], targets[i : i + 1])])
         for i in (0, batch - 1)
     ]
-    for i, (one_logits, one_map) in zip((0, -1), alone, strict=True):
+    for i, (one, one_map) in zip((0, -1), alone, strict=True):
         scale = np.abs(logits[i]).max()
-        np.testing.assert_allclose(one_logits[0], logits[i], rtol=0, atol=1e-4 * scale)
+        np.testing.assert_allclose(one.logits[0], logits[i], rtol=0, atol=1e-4 * scale)
         np.testing.assert_allclose(one_map[0], maps[i], rtol=0, atol=1e-3)
 
 
@@ -165,9 +165,9 @@ def test_a_scan_has_one_map_whatever_its_batch(config, seed, batch):
 def test_logits_are_the_classifiers_and_the_prediction_is_the_default(flip):
     config = CONFIGS[0]
     variables, scans = variables_of(config, 0), scans_of(0)
-    logits = np.asarray(make_logits(build(config), PREPROCESS)(variables, scans))
+    logits = np.asarray(make_forward(build(config), PREPROCESS)(variables, scans).logits)
     explain = make_explain(build(config), PREPROCESS, flip=flip)
-    ours, default = explain_all(explain, variables, [(scans, np.full(3, PREDICTED, np.int32))])
+    (ours, _), default = explain_all(explain, variables, [(scans, np.full(3, PREDICTED, np.int32))])
     np.testing.assert_allclose(ours, logits, rtol=0, atol=1e-5)
     said = logits.argmax(-1).astype(np.int32)
     _, expected = explain_all(explain, variables, [(scans, said)])

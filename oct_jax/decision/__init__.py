@@ -1,0 +1,1 @@
+"""From logits to a decision: calibration, prediction sets, outliers, referral."""

@@ -1,0 +1,98 @@
+"""Temperature scaling, and how far probabilities are from frequencies."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+
+Logits = Float[np.ndarray, "scans classes"]
+Probabilities = Float[np.ndarray, "scans classes"]
+Labels = Int[np.ndarray, "scans"]
+
+BINS = 15
+"""Of the expected calibration error (Guo et al. 2017)."""
+COLDEST, HOTTEST = 0.02, 50.0
+
+
+def log_softmax(logits: Logits, temperature: float = 1.0) -> Logits:
+    """Logarithms of the probabilities of logits divided by a temperature, float64."""
+    scaled = logits.astype(np.float64) / temperature
+    shifted = scaled - scaled.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def softmax(logits: Logits, temperature: float = 1.0) -> Probabilities:
+    """Probabilities of logits divided by a temperature; float64 rows that sum to 1."""
+    return np.exp(log_softmax(logits, temperature))
+
+
+def fit_temperature(logits: Logits, labels: Labels) -> float:
+    """The temperature of the smallest negative log-likelihood (Guo et al. 2017, section 4.2).
+
+    One scan of which nothing is known, spread over all scans and classes, is added to the labels:
+    without it a model that is right on all calibration scans would be given a temperature of 0,
+    and be certain of everything. (Platt 1999 does the same for two classes.)
+
+    Args:
+      logits: of calibration scans, which the model was not trained on; at least one.
+      labels: indices into the classes.
+
+    Returns:
+      Between 0.02 and 50.
+    """
+    from scipy.optimize import minimize_scalar  # slow to import, and only fitting needs it
+
+    scans, classes = logits.shape
+    targets = (scans * np.eye(classes)[labels] + 1 / classes) / (scans + 1)
+
+    def loss(log_temperature: float) -> float:
+        return -float((targets * log_softmax(logits, np.exp(log_temperature))).sum())
+
+    bounds = (float(np.log(COLDEST)), float(np.log(HOTTEST)))
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+
+
+def negative_log_likelihood(logits: Logits, labels: Labels, temperature: float = 1.0) -> float:
+    """Mean of -log p(true class), in nats."""
+    return -float(log_softmax(logits, temperature)[np.arange(len(labels)), labels].mean())
+
+
+def brier_score(probabilities: Probabilities, labels: Labels) -> float:
+    """Mean squared distance to the one-hot label, in [0, 2] (Brier 1950)."""
+    wanted = np.eye(probabilities.shape[1])[labels]
+    return float(((probabilities - wanted) ** 2).sum(1).mean())
+
+
+def reliability(
+    probabilities: Probabilities, labels: Labels
+) -> tuple[Int[np.ndarray, "bins"], Float[np.ndarray, "bins"], Float[np.ndarray, "bins"]]:
+    """Of the predictions in each of 15 equal bins of confidence: number, confidence, accuracy.
+
+    Bins are (low, high], as in Guo et al. 2017, section 2; means of empty bins are 0.
+    """
+    confidence = probabilities.max(1)
+    right = (probabilities.argmax(1) == labels).astype(float)
+    place = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    count = np.bincount(place, minlength=BINS)
+    safe = np.maximum(count, 1)
+    sums = [np.bincount(place, weights=values, minlength=BINS) for values in (confidence, right)]
+    return count, sums[0] / safe, sums[1] / safe
+
+
+def expected_calibration_error(probabilities: Probabilities, labels: Labels) -> float:
+    """Mean gap between confidence and accuracy over the bins of `reliability`, in [0, 1]."""
+    count, confidence, accuracy = reliability(probabilities, labels)
+    return float((count * np.abs(confidence - accuracy)).sum() / max(count.sum(), 1))
+
+
+def calibration_figures(logits: Logits, labels: Labels, temperature: float) -> dict[str, dict]:
+    """ECE, Brier score and negative log-likelihood, before and after temperature scaling."""
+    found = {}
+    for when, heat in (("before", 1.0), ("after", temperature)):
+        probabilities = softmax(logits, heat)
+        found[when] = {
+            "ece": expected_calibration_error(probabilities, labels),
+            "brier": brier_score(probabilities, labels),
+            "nll": negative_log_likelihood(logits, labels, heat),
+        }
+    return found

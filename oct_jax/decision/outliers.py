@@ -1,0 +1,77 @@
+"""Is a scan like those that the model was trained on? A density model of its features.
+
+Probabilistic PCA (Tipping and Bishop 1999, section 3) of the pooled features of training scans: a
+Gaussian with a few free directions, and the same variance in all others. The score of a scan is
+its squared Mahalanobis distance. It needs no labels, fits in one matrix of (channels, directions),
+and is plain arithmetic, so that it can be exported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+DIRECTIONS = 32
+"""At most; fewer where there are few training scans."""
+
+Features = Float[np.ndarray, "scans channels"]
+
+
+@dataclass(frozen=True)
+class OutlierModel:
+    """A Gaussian over pooled features, and how far from it is too far.
+
+    Attributes:
+      mean: of the training scans' features.
+      directions: orthonormal columns, the free directions.
+      precisions: 1 / variance along each of them.
+      rest_precision: 1 / variance along every other direction.
+      threshold: squared distance above which a scan is an outlier.
+    """
+
+    mean: Float32[np.ndarray, "channels"]
+    directions: Float32[np.ndarray, "channels directions"]
+    precisions: Float32[np.ndarray, "directions"]
+    rest_precision: float
+    threshold: float
+
+
+def fit_outliers(features: Features) -> OutlierModel:
+    """The model of training features, its threshold still infinite; see `with_threshold`.
+
+    Args:
+      features: of at least 3 scans.
+    """
+    from sklearn.decomposition import PCA  # slow to import, and only fitting needs it
+
+    pca = PCA(n_components=min(DIRECTIONS, len(features) - 2, features.shape[1] - 1))
+    pca.fit(features.astype(np.float64))
+    # Features that never vary would have an infinite precision.
+    floor = 1e-6 * max(float(pca.explained_variance_.sum()), 1e-12)
+    return OutlierModel(
+        mean=pca.mean_.astype(np.float32),
+        directions=pca.components_.T.astype(np.float32),
+        precisions=(1 / np.maximum(pca.explained_variance_, floor)).astype(np.float32),
+        rest_precision=float(1 / max(pca.noise_variance_, floor)),
+        threshold=float("inf"),
+    )
+
+
+def squared_distance(model: OutlierModel, features: Features) -> Float[np.ndarray, "scans"]:
+    """Squared Mahalanobis distance of each scan's features from the training scans'."""
+    away = features.astype(np.float64) - model.mean
+    along = away @ model.directions
+    rest = np.maximum((away**2).sum(1) - (along**2).sum(1), 0)
+    return (along**2) @ model.precisions + model.rest_precision * rest
+
+
+def outlier_threshold(distances: Float[np.ndarray, "scans"], rate: float) -> float:
+    """The distance that at most about `rate` of scans like these exceed.
+
+    The conformal quantile of held-out scans; where they are too few for the rate, their largest.
+    """
+    ordered = np.sort(distances)
+    rank = int(np.ceil((len(ordered) + 1) * (1 - rate) - 1e-9))
+    return float(ordered[min(rank, len(ordered)) - 1])

@@ -1,0 +1,219 @@
+"""The decision rule of a trained stage: fitted on its calibration scans, stored beside it.
+
+runs/<name>/<stage>/decision/
+  rule.json              temperature, thresholds, what they were fitted on
+  outliers.safetensors   the density model of the features
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+from safetensors.numpy import load_file, save
+
+from oct_jax.decision.calibration import fit_temperature, softmax
+from oct_jax.decision.conformal import prediction_sets, set_thresholds
+from oct_jax.decision.outliers import (
+    OutlierModel,
+    outlier_threshold,
+    squared_distance,
+)
+from oct_jax.decision.referral import refer, urgency, urgent_threshold
+from oct_jax.files import read_json, write_atomic, write_json
+from oct_jax.model.inference import Outputs
+from oct_jax.types import CLASSES, Referral, UserError
+
+COVERAGE, SENSITIVITY, OUTLIER_RATE = 0.9, 0.99, 0.01
+"""What is asked for where nothing else is said."""
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """From logits and pooled features to probabilities, prediction sets and referrals.
+
+    Attributes:
+      temperature: that logits are divided by.
+      set_thresholds: calibrated probability at and above which a class is in the prediction set.
+      urgent_threshold: p(CNV) + p(DME) at and above which a scan is urgent.
+      coverage: asked of the sets, in every class.
+      sensitivity: asked of the urgent threshold.
+      outlier_rate: share of scans like the calibration scans that may be called outliers.
+      outliers: density model of the pooled features; None where there was none to fit.
+      fitted_on: data, number of scans of each class, number of patients.
+    """
+
+    temperature: float
+    set_thresholds: Float32[np.ndarray, "classes"]
+    urgent_threshold: float
+    coverage: float
+    sensitivity: float
+    outlier_rate: float
+    outliers: OutlierModel | None
+    fitted_on: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Decisions(NamedTuple):
+    """What a rule says of scans.
+
+    Attributes:
+      probabilities: calibrated, (scans, classes).
+      sets: which classes are in each prediction set.
+      referrals: the tier of each scan, or `defer`.
+      outlier_scores: squared distance over its threshold; above 1 is an outlier, nan where the
+        rule has no density model.
+    """
+
+    probabilities: Float[np.ndarray, "scans classes"]
+    sets: Bool[np.ndarray, "scans classes"]
+    referrals: list[Referral]
+    outlier_scores: Float[np.ndarray, "scans"]
+
+
+def fit_rule(
+    calibration: Outputs,
+    labels: Int[np.ndarray, "scans"],
+    density: OutlierModel | None,
+    *,
+    coverage: float = COVERAGE,
+    sensitivity: float = SENSITIVITY,
+    outlier_rate: float = OUTLIER_RATE,
+    fitted_on: Mapping[str, Any],
+) -> DecisionRule:
+    """Fits everything that calibration scans decide.
+
+    Temperature and thresholds come from the same scans: temperature has one number to fit, and
+    does not change the order of scans by a class's probability by much; the coverage that is
+    reached is measured on test scans.
+
+    Args:
+      calibration: outputs of scans that the model was not trained on; at least one.
+      labels: of these, indices into the classes.
+      density: of training features (`fit_outliers`); None for no outlier score.
+      coverage: asked of the prediction sets, in (0, 1).
+      sensitivity: asked of the urgent threshold, in (0, 1].
+      outlier_rate: of scans like these, in (0, 1).
+      fitted_on: what to write down of the calibration scans.
+
+    Raises:
+      UserError: no scans, or logits that are not finite.
+    """
+    logits = np.asarray(calibration.logits)
+    if not len(logits):
+        raise UserError("no calibration scans: nothing to fit a decision rule on")
+    if not np.isfinite(logits).all():
+        raise UserError(
+            f"{(~np.isfinite(logits)).any(1).sum()} scans have logits that are not"
+            " finite: the model is broken; train it again"
+        )
+    temperature = fit_temperature(logits, labels)
+    probabilities = softmax(logits, temperature)
+    if density is not None:
+        distances = squared_distance(density, np.asarray(calibration.pooled))
+        density = dataclasses.replace(density, threshold=outlier_threshold(distances, outlier_rate))
+    return DecisionRule(
+        temperature=temperature,
+        # Rounded down, so that the calibration scan that sets a threshold is at it in float32 too.
+        set_thresholds=_below(set_thresholds(probabilities, labels, coverage)),
+        urgent_threshold=float(
+            _below(np.array([urgent_threshold(urgency(probabilities), labels, sensitivity)]))[0]
+        ),
+        coverage=coverage,
+        sensitivity=sensitivity,
+        outlier_rate=outlier_rate,
+        outliers=density,
+        fitted_on=dict(fitted_on),
+    )
+
+
+def decide(rule: DecisionRule, outputs: Outputs) -> Decisions:
+    """Applies a rule to outputs of scans."""
+    probabilities = softmax(np.asarray(outputs.logits), rule.temperature)
+    sets = prediction_sets(probabilities, rule.set_thresholds.astype(np.float64))
+    if rule.outliers is None:
+        scores = np.full(len(sets), np.nan)
+    else:
+        distances = squared_distance(rule.outliers, np.asarray(outputs.pooled))
+        scores = distances / rule.outliers.threshold
+    urgent = urgency(probabilities) >= rule.urgent_threshold
+    return Decisions(probabilities, sets, refer(sets, urgent, scores > 1), scores)
+
+
+def write_rule(stage: Path, rule: DecisionRule) -> None:
+    """Stores a rule with the stage that it was fitted for; replaces an earlier one."""
+    folder = stage / "decision"
+    folder.mkdir(exist_ok=True)
+    told = {
+        "classes": list(CLASSES),
+        "temperature": rule.temperature,
+        "set_thresholds": rule.set_thresholds.tolist(),
+        "urgent_threshold": rule.urgent_threshold,
+        "coverage": rule.coverage,
+        "sensitivity": rule.sensitivity,
+        "outlier_rate": rule.outlier_rate,
+        "outliers": None,
+        "fitted_on": dict(rule.fitted_on),
+    }
+    if rule.outliers is not None:
+        density = rule.outliers
+        arrays = {name: getattr(density, name) for name in ("mean", "directions", "precisions")}
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        write_atomic(folder / "outliers.safetensors", save(contiguous))
+        told["outliers"] = {
+            "rest_precision": density.rest_precision,
+            "threshold": density.threshold,
+        }
+    write_json(folder / "rule.json", told)
+
+
+def read_rule(stage: Path) -> DecisionRule | None:
+    """Reads a stage's rule; None where it has none.
+
+    Raises:
+      UserError: the files are not a rule.
+    """
+    path = stage / "decision" / "rule.json"
+    if not path.is_file():
+        return None
+    try:
+        told = read_json(path)
+        density = None
+        if told["outliers"] is not None:
+            arrays = load_file(path.with_name("outliers.safetensors"))
+            density = OutlierModel(
+                mean=arrays["mean"],
+                directions=arrays["directions"],
+                precisions=arrays["precisions"],
+                rest_precision=told["outliers"]["rest_precision"],
+                threshold=told["outliers"]["threshold"],
+            )
+        return DecisionRule(
+            set_thresholds=np.array(told["set_thresholds"], np.float32),
+            outliers=density,
+            **{
+                name: told[name]
+                for name in (
+                    "temperature",
+                    "urgent_threshold",
+                    "coverage",
+                    "sensitivity",
+                    "outlier_rate",
+                    "fitted_on",
+                )
+            },
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: not a decision rule ({error!r}); `just recalibrate` makes one"
+        ) from error
+
+
+def _below(values: Float[np.ndarray, "n"]) -> Float32[np.ndarray, "n"]:
+    """The largest float32 numbers that are not above these."""
+    rounded = values.astype(np.float32)
+    return np.where(rounded > values, np.nextafter(rounded, np.float32(-1)), rounded)

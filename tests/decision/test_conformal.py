@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oct_jax.decision.calibration import softmax
+from oct_jax.decision.conformal import coverage_range, prediction_sets, set_thresholds
+
+
+def simulated(rng, scans):
+    logits = rng.normal(size=(scans, 4)) * 2
+    probabilities = softmax(logits)
+    return probabilities, np.array([rng.choice(4, p=row) for row in probabilities])
+
+
+@pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
+def test_exchangeable_scans_are_covered_in_every_class(coverage):
+    rng, covered = np.random.default_rng(0), [[] for _ in range(4)]
+    for _ in range(60):
+        probabilities, labels = simulated(rng, 400)
+        thresholds = set_thresholds(probabilities, labels, coverage)
+        new, truth = simulated(rng, 400)
+        inside = prediction_sets(new, thresholds)[np.arange(400), truth]
+        for label in range(4):
+            covered[label].append(inside[truth == label].mean())
+    means = np.array([np.mean(rates) for rates in covered])
+    # At least what was asked, at most 1 / (n + 1) more, each with its own sampling error.
+    assert (means > coverage - 0.012).all()
+    assert (means < coverage + 1 / 80 + 0.012).all()
+
+
+@given(st.integers(0, 60), st.sampled_from([0.5, 0.8, 0.9, 0.99]), st.integers(0, 99))
+def test_calibration_scans_are_covered_or_too_few(scans, coverage, seed):
+    rng = np.random.default_rng(seed)
+    probabilities, labels = simulated(rng, scans) if scans else (np.zeros((0, 4)), np.zeros(0, int))
+    thresholds = set_thresholds(probabilities, labels, coverage)
+    sets = prediction_sets(probabilities, thresholds)
+    for label in range(4):
+        own = labels == label
+        if own.sum() < coverage / (1 - coverage) - 1e-9:
+            assert thresholds[label] == 0
+        else:
+            assert thresholds[label] in probabilities[own, label]
+        if own.any():
+            assert sets[own, label].mean() >= coverage
+
+
+def test_more_coverage_gives_larger_sets():
+    rng = np.random.default_rng(1)
+    probabilities, labels = simulated(rng, 500)
+    sizes = [
+        prediction_sets(probabilities, set_thresholds(probabilities, labels, c)).sum()
+        for c in (0.5, 0.7, 0.9, 0.99)
+    ]
+    assert sizes == sorted(sizes)
+
+
+def test_the_sampling_range_holds_what_sampling_gives():
+    rng, outside = np.random.default_rng(2), 0
+    low, high = coverage_range(0.9, 30, 50)
+    for _ in range(2000):
+        calibration, test = rng.uniform(size=30), rng.uniform(size=50)
+        threshold = set_thresholds(calibration[:, None], np.zeros(30, int), 0.9)[0]
+        outside += not low <= (test >= threshold).mean() <= high
+    assert outside / 2000 < 0.08
+    assert coverage_range(0.9, 3, 50) == (1.0, 1.0)

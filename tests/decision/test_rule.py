@@ -1,0 +1,110 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oct_jax.decision.outliers import fit_outliers
+from oct_jax.decision.referral import TIERS, URGENT, refer, urgency, urgent_threshold
+from oct_jax.decision.rule import decide, fit_rule, read_rule, write_rule
+from oct_jax.model.inference import Outputs
+from oct_jax.types import CLASSES, UserError
+
+
+def outputs_of(seed, scans=120, channels=24):
+    rng = np.random.default_rng(seed)
+    labels = (np.arange(scans) % 4).astype(np.int32)
+    logits = 2.5 * np.eye(4)[labels] + rng.normal(size=(scans, 4))
+    pooled = rng.normal(size=(scans, channels))
+    return Outputs(logits.astype(np.float32), pooled.astype(np.float32)), labels
+
+
+def fitted(seed=0, **asked):
+    outputs, labels = outputs_of(seed)
+    density = fit_outliers(outputs_of(seed + 1)[0].pooled)
+    return fit_rule(outputs, labels, density, fitted_on={"data": "made up"}, **asked)
+
+
+def test_a_rule_survives_its_files_to_the_same_decisions(tmp_path):
+    rule, (outputs, _) = fitted(), outputs_of(5)
+    write_rule(tmp_path, rule)
+    again = read_rule(tmp_path)
+    before, after = decide(rule, outputs), decide(again, outputs)
+    assert before.referrals == after.referrals
+    np.testing.assert_array_equal(before.sets, after.sets)
+    np.testing.assert_array_equal(before.outlier_scores, after.outlier_scores)
+    assert again.fitted_on == {"data": "made up"}
+
+
+def test_no_rule_and_no_good_rule(tmp_path):
+    assert read_rule(tmp_path) is None
+    (tmp_path / "decision").mkdir()
+    (tmp_path / "decision" / "rule.json").write_text("{}")
+    with pytest.raises(UserError, match="not a decision rule"):
+        read_rule(tmp_path)
+
+
+def test_calibration_scans_reach_what_was_asked():
+    outputs, labels = outputs_of(0)
+    rule = fitted(0, coverage=0.85, sensitivity=0.95, outlier_rate=0.05)
+    found = decide(rule, outputs)
+    covered = found.sets[np.arange(len(labels)), labels]
+    for label in range(4):
+        assert covered[labels == label].mean() >= 0.85
+    urgent = urgency(found.probabilities) >= rule.urgent_threshold
+    assert urgent[URGENT[labels]].mean() >= 0.95
+    assert (found.outlier_scores > 1).mean() <= 0.05
+
+
+def test_far_features_are_deferred():
+    rule, (outputs, _) = fitted(), outputs_of(3)
+    far = Outputs(outputs.logits, outputs.pooled + 40)
+    found = decide(rule, far)
+    assert set(found.referrals) == {"defer"}
+    assert (found.outlier_scores > 1).all()
+    without = dataclasses.replace(rule, outliers=None)
+    assert np.isnan(decide(without, far).outlier_scores).all()
+    assert set(decide(without, far).referrals) != {"defer"}
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_refused(broken):
+    outputs, labels = outputs_of(0)
+    outputs.logits[3, 1] = broken
+    with pytest.raises(UserError, match="1 scans have logits that are not finite"):
+        fit_rule(outputs, labels, None, fitted_on={})
+
+
+def test_no_calibration_scans():
+    with pytest.raises(UserError, match="no calibration scans"):
+        fit_rule(
+            Outputs(np.zeros((0, 4), np.float32), np.zeros((0, 8), np.float32)),
+            np.zeros(0, np.int32),
+            None,
+            fitted_on={},
+        )
+
+
+members = st.lists(st.booleans(), min_size=4, max_size=4)
+
+
+@given(members, st.booleans(), st.booleans())
+def test_referral_is_the_one_tier_of_the_set_or_deferral(row, urgent, outlier):
+    (said,) = refer(np.array([row]), np.array([urgent]), np.array([outlier]))
+    tiers = {TIERS[name] for name, inside in zip(CLASSES, row, strict=True) if inside}
+    if said == "defer":
+        assert outlier or len(tiers) != 1 or (urgent and tiers != {"urgent"})
+    else:
+        assert tiers == {said}
+        assert not outlier
+
+
+@given(st.integers(0, 200), st.floats(0.5, 1.0))
+def test_the_urgent_threshold_finds_what_it_promises(seed, sensitivity):
+    rng = np.random.default_rng(seed)
+    labels, scores = rng.integers(0, 4, 50), rng.uniform(size=50)
+    threshold = urgent_threshold(scores, labels, sensitivity)
+    if URGENT[labels].any():
+        assert (scores[URGENT[labels]] >= threshold).mean() >= sensitivity - 1e-9
+    assert urgent_threshold(scores, np.full(50, 3), sensitivity) == 0.5
