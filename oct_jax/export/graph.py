@@ -11,12 +11,10 @@ other, so what needs them is said by arithmetic.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -36,7 +34,9 @@ IR_VERSION = 8
 
 _TINY = 1e-6
 _SHARP = 1e4
-_TRUNK = "trunk/"
+TRUNK = "trunk/"
+"""Begins the names of what the network up to its last feature map is made of."""
+HIDDEN_KERNEL = "head/hidden/kernel"
 
 
 @dataclass(frozen=True)
@@ -202,26 +202,26 @@ def _network(graph: _Graph, classifier: Classifier, trunk: ModelProto, levels: s
       The map of the predicted class, (batch, 1, rows, columns).
     """
     assert isinstance(classifier.model, NNXModel)
-    _normalise(graph, levels, classifier.preprocess, name=_TRUNK + "images")
-    network = compose.add_prefix(trunk, _TRUNK)
+    _normalise(graph, levels, classifier.preprocess, name=TRUNK + "images")
+    network = compose.add_prefix(trunk, TRUNK)
     graph.nodes.extend(network.graph.node)
     for initializer in network.graph.initializer:
         graph.initializers[initializer.name] = initializer
-    features = _TRUNK + "features"
+    features = TRUNK + "features"
     _, channels, rows, columns = _shape_of(trunk.graph.output[0])
 
     head = classifier.variables.params["head"]
-    hidden_kernel = graph.constant(np.asarray(head["hidden"]["kernel"]).T, "head/hidden/kernel")
+    hidden_kernel = graph.constant(np.asarray(head["hidden"]["kernel"]).T, HIDDEN_KERNEL)
     class_kernel = graph.constant(
         np.asarray(head["classifier"]["kernel"]).T, "head/classifier/kernel"
     )
     hidden_bias = graph.constant(np.asarray(head["hidden"]["bias"]), "head/hidden/bias")
     class_bias = graph.constant(np.asarray(head["classifier"]["bias"]), "head/classifier/bias")
 
-    average = graph.add("GlobalAveragePool", features)
+    average = graph.add("GlobalAveragePool", features, name="average")
     pooled = graph.add("Reshape", average, graph.shape(-1, channels), name="pooled")
     hidden_channels = head["hidden"]["bias"].shape[0]
-    before = graph.add("Gemm", pooled, hidden_kernel, hidden_bias, transB=1)
+    before = graph.add("Gemm", pooled, hidden_kernel, hidden_bias, transB=1, name="hidden")
     hidden, slope = _activate(graph, before, last_activation(classifier.model.config))
     logits = graph.add("Gemm", hidden, class_kernel, class_bias, transB=1, name="logits")
     temperature = 1.0 if classifier.rule is None else classifier.rule.temperature
@@ -234,9 +234,9 @@ def _network(graph: _Graph, classifier: Classifier, trunk: ModelProto, levels: s
     # division by the number of positions is left out: each map is divided by its peak anyway.
     slopes = graph.add("Reshape", slope, graph.shape(-1, 1, hidden_channels))
     class_slopes = graph.add("Mul", slopes, class_kernel)
-    weights = graph.add("MatMul", class_slopes, hidden_kernel)
+    weights = graph.add("MatMul", class_slopes, hidden_kernel, name="channel_weights")
     positions = graph.add("Reshape", features, graph.shape(-1, channels, rows * columns))
-    evidence = graph.add("MatMul", weights, positions)
+    evidence = graph.add("MatMul", weights, positions, name="evidence")
     maps = graph.add("Reshape", evidence, graph.shape(-1, len(CLASSES), rows, columns))
     positive = graph.add("Relu", maps)
     peak = _above_zero(graph, graph.add("GlobalMaxPool", positive))
