@@ -25,7 +25,6 @@ from typing import Any
 import jax
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import ModelProto
 from rich.console import Console
 
@@ -38,6 +37,7 @@ from oct_jax.export import documents
 from oct_jax.export.evidence import Split, answer, figures, read_split
 from oct_jax.export.golden import encode_pgm, make_golden
 from oct_jax.export.graph import IR_VERSION, OPSET, make_graphs
+from oct_jax.export.ort_format import convert
 from oct_jax.export.quantize import Quantized, left_out, search
 from oct_jax.export.verify import SUMS, mobile_usability, verify
 from oct_jax.files import read_json
@@ -239,7 +239,7 @@ def _write_model(folder: Path, name: str, model: ModelProto, about: Mapping[str,
         model.metadata_props.add(key=key, value=value)
     path = folder / f"{name}.onnx"
     path.write_bytes(model.SerializeToString(deterministic=True))
-    _write_ort(path)
+    path.with_suffix(".ort").write_bytes(convert(path))
 
 
 def metadata(about: Mapping[str, Any]) -> dict[str, str]:
@@ -248,25 +248,6 @@ def metadata(about: Mapping[str, Any]) -> dict[str, str]:
         f"oct_jax.{name}": value if isinstance(value, str) else json.dumps(value, sort_keys=True)
         for name, value in about.items()
     }
-
-
-def _write_ort(path: Path) -> None:
-    """The model in onnxruntime's own format, optimized for any processor, as its converter does.
-
-    A model in this format is not optimized again when it is loaded. Left out is the layout of
-    blocked channels, which only some processors have kernels for.
-    """
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3
-    options.optimized_model_filepath = str(path.with_suffix(".ort"))
-    options.add_session_config_entry("session.save_model_format", "ORT")
-    onnxruntime.InferenceSession(
-        str(path),
-        options,
-        providers=["CPUExecutionProvider"],
-        disabled_optimizers=["NchwcTransformer"],
-    )
 
 
 def _write_golden(folder: Path, golden: Any, *, int8: bool) -> None:
