@@ -15,6 +15,14 @@ demo: (train "stage=frozen" "run=runs/demo") (train "stage=finetune" "run=runs/d
 train *settings:
     @python -m oct_jax.train "$@"
 
+# Evaluate a run on scans that it was not trained on: `just evaluate run=... data=...`.
+evaluate *settings:
+    @python -m oct_jax.evaluate "$@"
+
+# Fit a run's probabilities and thresholds to scans of your own; the model is not changed.
+recalibrate *settings:
+    @python -m oct_jax.evaluate recalibrate "$@"
+
 # Explain scans: `just explain scan.png target=CNV`; `just explain --help` lists the settings.
 explain *words:
     @python -m oct_jax.explain "$@"

@@ -10,6 +10,7 @@ ORDER = (
     "types",
     "config",
     "files",
+    "html",
     "data",
     "model",
     "decision",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import html
 import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from oct_jax import html
 from oct_jax.data.audit import SHORTCUT_MARGIN, Audit, Measured, Pair
 from oct_jax.data.manifest import summarize
 from oct_jax.data.picture import contact_sheet
@@ -25,19 +24,6 @@ _SHOWN_PAIRS = 12
 _SHOWN_SCANS = 6
 _LISTED = 200
 _SIZES = 8
-
-_STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
-  color: #1b1b1b; background: #fff; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
-table { border-collapse: collapse; } th, td { padding: .2rem .8rem; text-align: right; }
-th:first-child, td:first-child { text-align: left; } tr { border-bottom: 1px solid #ccc; }
-img { max-width: 100%; break-inside: avoid; } figure { margin: .5rem 0; break-inside: avoid; }
-.verdict { padding: .6rem 1rem; border-left: 6px solid; font-weight: 600; }
-.bad { border-color: #b3261e; } .good { border-color: #2e7d32; }
-code { background: #f1f1f1; padding: .1rem .3rem; } li { overflow-wrap: anywhere; }
-@media print { body { margin: 0; font-size: 11px; } }
-"""
 
 
 def verdict(audit: Audit) -> str:
@@ -124,14 +110,14 @@ def write_report(audit: Audit, folder: Path) -> None:
 def as_html(audit: Audit) -> str:
     """One page, pictures and style inside, that prints."""
     sections = [
-        f"<h1>Audit of {_text(audit.root.name)}</h1>",
-        f'<p class="verdict {"bad" if audit.leaks else "good"}">{_text(verdict(audit))}</p>',
+        f"<h1>Audit of {html.text(audit.root.name)}</h1>",
+        html.verdict(verdict(audit), good=not audit.leaks),
     ]
     if audit.leaks:
-        sections.append(f"<p>Clean splits: <code>{_text(fix(audit))}</code></p>")
-    sections += ["<h2>Summary</h2>", _list(summary_lines(audit)[:-1])]
+        sections.append(f"<p>Clean splits: <code>{html.text(fix(audit))}</code></p>")
+    sections += ["<h2>Summary</h2>", html.items(summary_lines(audit)[:-1])]
     sections += ["<h2>Scans by split and class</h2>", _counts_table(audit)]
-    sections += ["<h2>Sizes</h2>", _figure(_size_chart(audit.measured), "png")]
+    sections += ["<h2>Sizes</h2>", html.picture(_size_chart(audit.measured), "png")]
     sections += ["<h2>What each class looks like</h2>", *_class_sheets(audit)]
     worst = sorted(audit.pairs, key=lambda pair: (-len(pair.across), -pair.correlation))
     if worst:
@@ -141,14 +127,9 @@ def as_html(audit: Audit) -> str:
         if found:
             sections += [
                 f"<h2>{title} files ({len(found)})</h2>",
-                _list([f"{scan.path}: {scan.reason}" for scan in found[:_LISTED]]),
+                html.items([f"{scan.path}: {scan.reason}" for scan in found[:_LISTED]]),
             ]
-    body = "\n".join(sections)
-    return (
-        '<!doctype html>\n<html lang="en"><meta charset="utf-8">'
-        f"<title>Audit of {_text(audit.root.name)}</title>"
-        f"<style>{_STYLE}</style>\n<body>\n{body}\n</body></html>\n"
-    )
+    return html.page(f"Audit of {audit.root.name}", sections)
 
 
 def _patient_lines(audit: Audit) -> list[str]:
@@ -245,36 +226,23 @@ def _sizes(measured: Iterable[Measured]) -> dict[str, Counter[str]]:
     return dict(sorted(found.items(), key=lambda item: -item[1].total()))
 
 
-def _text(words: object) -> str:
-    # A file's name may hold bytes that are not UTF-8; the page shows where they were.
-    return html.escape(str(words).encode("utf-8", "replace").decode())
-
-
-def _list(lines: Iterable[str]) -> str:
-    return "<ul>" + "".join(f"<li>{_text(line)}</li>" for line in lines) + "</ul>"
-
-
 def _counts_table(audit: Audit) -> str:
-    head = "".join(f"<th>{name}</th>" for name in ("split", *CLASSES, "all"))
     rows = [
-        f"<tr><td>{split}</td>"
-        + "".join(f"<td>{by_class[label]:,}</td>" for label in CLASSES)
-        + f"<td>{sum(by_class.values()):,}</td></tr>"
+        (
+            split,
+            *(f"{by_class[label]:,}" for label in CLASSES),
+            f"{sum(by_class.values()):,}",
+        )
         for split, by_class in audit.counts.items()
     ]
-    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
-
-
-def _figure(data: bytes, kind: str) -> str:
-    encoded = base64.b64encode(data).decode()
-    return f'<figure><img alt="" src="data:image/{kind};base64,{encoded}"></figure>'
+    return html.table(("split", *CLASSES, "all"), rows)
 
 
 def _sheet(images: list[np.ndarray], captions: list[str], columns: int) -> str:
     sheet = contact_sheet(images, captions, columns=columns, tile=224)
     out = io.BytesIO()
     Image.fromarray(sheet).save(out, "JPEG", quality=80)
-    return _figure(out.getvalue(), "jpeg")
+    return html.picture(out.getvalue(), "jpeg")
 
 
 def _class_sheets(audit: Audit) -> list[str]:
@@ -294,7 +262,7 @@ def _pair_sheet(audit: Audit, pair: Pair) -> str:
     two = (pair.first, pair.second)
     kind = "identical" if pair.identical else f"correlation {pair.correlation:.4f}"
     across = f"; different {', '.join(pair.across)}" if pair.across else ""
-    names = f"<p>{_text(pair.first.path)} and {_text(pair.second.path)}: {kind}{across}</p>"
+    names = f"<p>{html.text(pair.first.path)} and {html.text(pair.second.path)}: {kind}{across}</p>"
     scans = [read_scan(audit.root / record.path) for record in two]
     return names + _sheet(scans, [Path(record.path).stem for record in two], 2)
 

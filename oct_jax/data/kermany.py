@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -87,6 +87,7 @@ def list_scans(
     *,
     on_bad_scan: Literal["refuse", "skip"] = "refuse",
     require_all_classes: bool = True,
+    other_labels: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Listing:
     """Finds, hashes and decodes every scan under `root`.
@@ -98,13 +99,14 @@ def list_scans(
       on_bad_scan: "refuse" raises if a file is unreadable or named after another class than its
         folder's; "skip" drops such files and lists them.
       require_all_classes: whether every split must have all of `CLASSES`.
+      other_labels: names of folders beside those of the classes; their scans have the label "".
       progress: called with (done, total) as files are checked.
 
     Raises:
       UserError: no such folder, no known layout, a missing or empty class, or bad scans.
     """
     root = Path(root).expanduser()
-    layout = _find_layout(root)
+    layout = _find_layout(root, (*CLASSES, *other_labels))
     _check_layout(layout, root, require_all_classes)
     files = [file for folder in layout.folders for file in _files(folder)]
     check = partial(_check_file, root=root)
@@ -149,15 +151,15 @@ def _parse_name(file_name: str) -> tuple[str, str] | None:
     return match[1].upper(), match[2].lstrip("0") or "0"
 
 
-def _find_layout(root: Path) -> _Layout:
+def _find_layout(root: Path, names: Sequence[str]) -> _Layout:
     if not root.is_dir():
         raise UserError(f"no such folder: {root}")
-    layout = _layout_of(root)
+    layout = _layout_of(root, names)
     if layout.folders:
         return layout
-    below = [child for child in _subfolders(root) if _layout_of(child).folders]
+    below = [child for child in _subfolders(root) if _layout_of(child, names).folders]
     if len(below) == 1:
-        return _layout_of(below[0])
+        return _layout_of(below[0], names)
     if below:
         names = ", ".join(repr(child.name) for child in below)
         raise UserError(f"{root} holds {len(below)} data sets ({names}); name one of them")
@@ -167,12 +169,12 @@ def _find_layout(root: Path) -> _Layout:
     )
 
 
-def _layout_of(root: Path) -> _Layout:
+def _layout_of(root: Path, names: Sequence[str]) -> _Layout:
     """The class folders of `root`, none if it is laid out in no known way."""
     children = _subfolders(root)
-    flat = _classes_in((root,), split="")
+    flat = _classes_in((root,), "", names)
     splits = [
-        _classes_in(tuple(c for c in children if _key(c) == split), split=split)
+        _classes_in(tuple(c for c in children if _key(c) == split), split, names)
         for split in OFFICIAL_SPLITS
     ]
     official = [folder for layout in splits for folder in layout.folders]
@@ -185,11 +187,11 @@ def _layout_of(root: Path) -> _Layout:
     return _Layout(tuple(official), tuple(strangers))
 
 
-def _classes_in(parents: tuple[Path, ...], split: str) -> _Layout:
+def _classes_in(parents: tuple[Path, ...], split: str, names: Sequence[str]) -> _Layout:
     children = [child for parent in parents for child in _subfolders(parent)]
     by_label = {
         label: tuple(child for child in children if _key(child) == label.casefold())
-        for label in CLASSES
+        for label in names
     }
     folders = tuple(_Folder(split, label, paths) for label, paths in by_label.items() if paths)
     known = {path for paths in by_label.values() for path in paths}
@@ -214,9 +216,9 @@ def _check_layout(layout: _Layout, root: Path, require_all_classes: bool) -> Non
 
 
 def _check_nothing_emptied(layout: _Layout, records: tuple[Record, ...], root: Path) -> None:
-    left = {(record.split, record.label) for record in records}
+    left = {(record.split, _key(Path(record.path).parent)) for record in records}
     for folder in layout.folders:
-        if (folder.split, folder.label) not in left:
+        if (folder.split, folder.label.casefold()) not in left:
             raise UserError(f"{folder.paths[0]} holds bad scans only; nothing of it can be used")
 
 
@@ -250,7 +252,8 @@ def _check_file(item: tuple[_Folder, Path], *, root: Path) -> Record | BadScan:
     named = _parse_name(path.name)
     if not printable(relative):
         return BadScan(repr(relative), "its name holds a control character")
-    if named is not None and named[0] != folder.label:
+    label = folder.label if folder.label in CLASSES else ""
+    if label and named is not None and named[0] != label:
         return BadScan(relative, f"its name says {named[0]}, its folder {folder.label}")
     try:
         data = path.read_bytes()
@@ -261,7 +264,7 @@ def _check_file(item: tuple[_Folder, Path], *, root: Path) -> Record | BadScan:
         return BadScan(relative, error.strerror or str(error))
     return Record(
         path=relative,
-        label=folder.label,
+        label=label,
         patient=named[1] if named else OWN_GROUP + str(PurePosixPath(relative).with_suffix("")),
         split=folder.split,
         width=width,

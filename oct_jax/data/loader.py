@@ -46,13 +46,13 @@ class Batch(TypedDict):
 
 @dataclass(frozen=True)
 class _ResizedScans:
-    """A random-access view of a source that Grain can read: index -> resized scan and label.
+    """A random-access view of a source that Grain can read: index -> resized scan, and its label.
 
     With a `memory`, every scan is read and resized once, and kept.
     """
 
     source: Source
-    labels: np.ndarray
+    labels: np.ndarray | None
     preprocess: Preprocess
     memory: dict[int, np.ndarray] | None = None
 
@@ -63,7 +63,8 @@ class _ResizedScans:
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {"image": self._remembered(int(index)), "label": self.labels[index]}
+        image = {"image": self._remembered(int(index))}
+        return image if self.labels is None else image | {"label": self.labels[index]}
 
     def _remembered(self, index: int) -> UInt8[np.ndarray, "size size"]:
         if self.memory is None:
@@ -172,12 +173,13 @@ def prefetch(stream: grain.MapDataset, *, threads: int) -> grain.DatasetIterator
 
 def in_order(
     source: Source, preprocess: Preprocess, *, batch_size: int, threads: int, every: int = 1
-) -> Iterator[Batch]:
-    """Each `every`-th scan once, in the source's order, unaugmented; the last batch may be less."""
-    scans = _ResizedScans(source, source.labels, preprocess)
+) -> Iterator[ScanBatch]:
+    """Each `every`-th scan in the source's order, unaugmented; the last batch may be less."""
+    scans = _ResizedScans(source, None, preprocess)
     chosen = grain.MapDataset.source(scans)[::every]
     batches = chosen.batch(batch_size, drop_remainder=False)
-    yield from prefetch(batches, threads=threads)
+    for batch in prefetch(batches, threads=threads):
+        yield batch["image"]
 
 
 def augmented_views(

@@ -1,9 +1,14 @@
 """Is a scan like those that the model was trained on? A density model of its features.
 
-Probabilistic PCA (Tipping and Bishop 1999, section 3) of the pooled features of training scans: a
-Gaussian with a few free directions, and the same variance in all others. The score of a scan is
-its squared Mahalanobis distance. It needs no labels, fits in one matrix of (channels, directions),
-and is plain arithmetic, so that it can be exported.
+Probabilistic PCA (Tipping and Bishop 1999, section 3) of the pooled features of training scans,
+each scaled to length 1: a Gaussian with a few free directions, and the same variance in all
+others. The score of a scan is its squared Mahalanobis distance. It needs no labels, fits in one
+matrix of (channels, directions), and is plain arithmetic, so that it can be exported.
+
+The length is dropped because it misleads: blank and noisy pictures excite few features, and short
+vectors lie near the mean of everything (Mueller and Hein 2025 find the same on photographs).
+Without the scaling the models of the real scans called none of noise, blank and grey pictures an
+outlier; with it all of them.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ Features = Float[np.ndarray, "scans channels"]
 
 @dataclass(frozen=True)
 class OutlierModel:
-    """A Gaussian over pooled features, and how far from it is too far.
+    """A Gaussian over pooled features of length 1, and how far from it is too far.
 
     Attributes:
       mean: of the training scans' features.
@@ -47,7 +52,7 @@ def fit_outliers(features: Features) -> OutlierModel:
     from sklearn.decomposition import PCA  # slow to import, and only fitting needs it
 
     pca = PCA(n_components=min(DIRECTIONS, len(features) - 2, features.shape[1] - 1))
-    pca.fit(features.astype(np.float64))
+    pca.fit(_of_length_one(features))
     # Features that never vary would have an infinite precision.
     floor = 1e-6 * max(float(pca.explained_variance_.sum()), 1e-12)
     return OutlierModel(
@@ -61,7 +66,7 @@ def fit_outliers(features: Features) -> OutlierModel:
 
 def squared_distance(model: OutlierModel, features: Features) -> Float[np.ndarray, "scans"]:
     """Squared Mahalanobis distance of each scan's features from the training scans'."""
-    away = features.astype(np.float64) - model.mean
+    away = _of_length_one(features) - model.mean
     along = away @ model.directions
     rest = np.maximum((away**2).sum(1) - (along**2).sum(1), 0)
     return (along**2) @ model.precisions + model.rest_precision * rest
@@ -75,3 +80,8 @@ def outlier_threshold(distances: Float[np.ndarray, "scans"], rate: float) -> flo
     ordered = np.sort(distances)
     rank = int(np.ceil((len(ordered) + 1) * (1 - rate) - 1e-9))
     return float(ordered[min(rank, len(ordered)) - 1])
+
+
+def _of_length_one(features: Features) -> Features:
+    long = features.astype(np.float64)
+    return long / np.maximum(np.linalg.norm(long, axis=1, keepdims=True), 1e-12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.progress import Progress
 
 from oct_jax.classifier import Classifier, Explanation, enlarge, latest_run, load
 from oct_jax.config import ExplainConfig
+from oct_jax.data.manifest import read_manifest
 from oct_jax.data.picture import contact_sheet
 from oct_jax.data.preprocess import resize_scan
 from oct_jax.data.readers import UnreadableScan, map_threads, read_scan
@@ -28,6 +30,7 @@ from oct_jax.types import CLASSES, ScanArray, UserError
 
 EMPTY = "empty map: nothing in this scan speaks for the class"
 FLAT = "flat map: it favours no place"
+TRAINED_ON = "contaminated: the model was trained on this very scan; its certainty proves nothing"
 BY_CHANCE = "map no better than random maps on this scan"
 
 _CHUNK = BATCH_SIZES[-1]
@@ -38,11 +41,19 @@ _SHEET_LIMIT = 60
 
 @dataclass(frozen=True)
 class Trained:
-    """A run as `explain` uses it."""
+    """A run as `explain` uses it.
+
+    Attributes:
+      folder: of the run.
+      classifier: of its latest stage.
+      marks: cautions for every scan.
+      hashes: SHA-256 of the files that the model was trained on.
+    """
 
     folder: Path
     classifier: Classifier
     marks: tuple[str, ...]
+    hashes: frozenset[str]
 
 
 def explain(words: Sequence[str], config: ExplainConfig, console: Console) -> None:
@@ -125,7 +136,9 @@ def _open_run(config: ExplainConfig) -> Trained:
         marks.append("SYNTHETIC MODEL: trained on phantoms, it knows nothing of patients")
     if not is_verified(folder, classifier, config.method, config.flip):
         marks.append("unverified explanation: this run has no passed faithfulness report")
-    return Trained(folder, classifier, tuple(marks))
+    records = read_manifest(folder / "manifest.csv")
+    hashes = frozenset(record.sha256 for record in records if record.split == "train")
+    return Trained(folder, classifier, tuple(marks), hashes)
 
 
 def _explain_chunk(
@@ -147,7 +160,8 @@ def _explain_chunk(
     doubts = cautions(classifier, explanations, inputs, config)
     tiles = {}
     for (task, scan), one, doubt, small in zip(good, explanations, doubts, inputs, strict=True):
-        marks = [*trained.marks, *doubt]
+        known = hashlib.sha256(task.scan.read_bytes()).hexdigest() in trained.hashes
+        marks = [*trained.marks, *([TRAINED_ON] if known else []), *doubt]
         try:
             written = _write(task, scan, one, marks, trained)
         except OSError as error:

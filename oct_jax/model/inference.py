@@ -93,7 +93,7 @@ def predict_source(
     size = BATCH_SIZES[-1]
     batches = in_order(source, preprocess, batch_size=size, threads=threads, every=every)
     forward = make_forward(model, preprocess)
-    return predict_all(forward, variables, (batch["image"] for batch in batches))
+    return predict_all(forward, variables, batches)
 
 
 def pad_batch(scans: ScanBatch) -> UInt8[np.ndarray, "_padded size size"]:

@@ -116,8 +116,10 @@ def test_shards_together_are_the_batch_of_one_process(shards, step):
 @pytest.mark.parametrize("count", [1, 7, 8, 9])
 def test_in_order_gives_every_scan_once_with_a_short_last_batch(count):
     batches = list(in_order(NumberedScans(count), PREPROCESS, batch_size=4, threads=2))
-    assert [number for batch in batches for number in numbers(batch)] == list(range(count))
-    assert len(batches[-1]["label"]) == (count - 1) % 4 + 1
+    assert [n for batch in batches for n in numbers({"image": batch})] == list(range(count))
+    assert len(batches[-1]) == (count - 1) % 4 + 1
+    third = in_order(NumberedScans(count), PREPROCESS, batch_size=4, threads=2, every=3)
+    assert [n for batch in third for n in numbers({"image": batch})] == list(range(0, count, 3))
 
 
 def test_views_differ_from_each_other_and_keep_the_order_of_the_scans():

@@ -94,7 +94,7 @@ def test_evaluation_batches_are_the_folder_s_bit_for_bit(forms, form):
         in_order(opened(forms[name]).source, PREPROCESS, batch_size=7, threads=2)
         for name in ("folder", form)
     )
-    assert all(same(a, b) for a, b in zip(one, other, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 @pytest.mark.parametrize(

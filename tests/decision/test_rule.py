@@ -16,7 +16,7 @@ def outputs_of(seed, scans=120, channels=24):
     rng = np.random.default_rng(seed)
     labels = (np.arange(scans) % 4).astype(np.int32)
     logits = 2.5 * np.eye(4)[labels] + rng.normal(size=(scans, 4))
-    pooled = rng.normal(size=(scans, channels))
+    pooled = 1 + 0.2 * rng.normal(size=(scans, channels))
     return Outputs(logits.astype(np.float32), pooled.astype(np.float32)), labels
 
 
@@ -59,7 +59,7 @@ def test_calibration_scans_reach_what_was_asked():
 
 def test_far_features_are_deferred():
     rule, (outputs, _) = fitted(), outputs_of(3)
-    far = Outputs(outputs.logits, outputs.pooled + 40)
+    far = Outputs(outputs.logits, np.eye(24, dtype=np.float32)[np.zeros(120, int)])
     found = decide(rule, far)
     assert set(found.referrals) == {"defer"}
     assert (found.outlier_scores > 1).all()

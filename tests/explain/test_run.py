@@ -1,5 +1,7 @@
 """`explain` from words to pages."""
 
+import dataclasses
+import hashlib
 import json
 import shutil
 import sys
@@ -13,9 +15,10 @@ from PIL import Image
 from oct_jax import command
 from oct_jax.classifier import latest_run, load
 from oct_jax.config import ExplainConfig
+from oct_jax.data.manifest import read_manifest, write_manifest
 from oct_jax.data.phantom import PhantomSource
 from oct_jax.explain.__main__ import main
-from oct_jax.explain.run import EMPTY, cautions
+from oct_jax.explain.run import EMPTY, TRAINED_ON, cautions
 from oct_jax.explain.verified import fingerprint, is_verified, report_path
 from oct_jax.files import write_json
 from oct_jax.types import CLASSES, UserError
@@ -92,6 +95,20 @@ def test_mistakes_are_one_line(words, said, scans, tmp_path, monkeypatch, capsys
     captured = capsys.readouterr()
     assert said in captured.err
     assert captured.err.count("\n") == 1
+
+
+def test_a_scan_that_was_trained_on_is_marked(run, scans, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(run, tmp_path / "copy")
+    records = list(read_manifest(folder / "manifest.csv"))
+    place = next(number for number, record in enumerate(records) if record.split == "train")
+    digest = hashlib.sha256((scans / "a.png").read_bytes()).hexdigest()
+    records[place] = dataclasses.replace(records[place], sha256=digest)
+    write_manifest(records, folder / "manifest.csv")
+    assert call(monkeypatch, scans / "a.png", scans / "b.png", f"run={folder}") == 0
+    marked = [line for line in capsys.readouterr().out.splitlines() if TRAINED_ON in line]
+    assert len(marked) == 1
+    assert "a.explained.png" in marked[0]
+    assert TRAINED_ON in json.loads((scans / "a.explained.json").read_text())["marks"]
 
 
 def test_the_newest_run_is_taken(tmp_path, monkeypatch):

@@ -1,0 +1,27 @@
+"""`python -m oct_jax.evaluate run=...`, or `... recalibrate data=...`; `--help` lists settings."""
+
+import sys
+
+from oct_jax import command
+from oct_jax.config import EvaluateConfig, RecalibrateConfig, parse
+
+
+def main(words: list[str]) -> None:
+    """Evaluates a run, or fits its decision rule to other scans."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    if words[:1] == ["recalibrate"]:
+        config = parse(RecalibrateConfig, words[1:], {})
+        from oct_jax.evaluate.run import recalibrate
+
+        recalibrate(config, console)
+    else:
+        settings = parse(EvaluateConfig, words, {})
+        from oct_jax.evaluate.run import evaluate
+
+        evaluate(settings, console)
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))
