@@ -33,6 +33,7 @@ from oct_jax.config import ExportConfig
 from oct_jax.data.datasets import open_data
 from oct_jax.data.source import Source
 from oct_jax.decision.referral import TIERS
+from oct_jax.explain.verified import fingerprint
 from oct_jax.export import documents
 from oct_jax.export.evidence import Split, answer, figures, read_split
 from oct_jax.export.golden import encode_pgm, make_golden
@@ -285,15 +286,12 @@ def _interface(model: ModelProto) -> dict[str, Any]:
 
 
 def _evidence(run: Path, classifier: Classifier) -> dict[str, Any]:
-    """What the run's own reports say, where it has them."""
+    """What the run's own reports say, where it has them and they are of this very model."""
     found = {}
-    for name, path in (
-        ("summary", run / classifier.stage / "summary.json"),
-        ("evaluation", run / "evaluation" / "report.json"),
-        ("explanation", run / "explanation" / "report.json"),
-    ):
-        if path.is_file():
-            found[name] = read_json(path)
+    for name in ("evaluation", "explanation"):
+        path = run / name / "report.json"
+        if path.is_file() and (report := read_json(path))["model"] == fingerprint(classifier):
+            found[name] = report
     return found
 
 

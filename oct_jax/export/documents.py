@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from string import Template
 from typing import Any
 
+from oct_jax.evaluate.page import to_lines
 from oct_jax.types import CLASSES, SPLITS
 
 HOW_TO_DECIDE = (
@@ -79,7 +80,7 @@ def model_card(about: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
         "## Intended use",
         "",
         "Research on retinal OCT B-scans: which of CNV, DME, DRUSEN or NORMAL a scan looks like,"
-        " how sure that is, and where in the scan it looks so. For researchers, and for developers of"
+        " how sure that is, and where in the scan it looks so. For researchers, and developers of"
         " research tools. Not to diagnose, to treat, or to sort patients: it has no approval"
         " as a medical device, and was not tested in a clinic.",
         "",
@@ -102,7 +103,8 @@ def model_card(about: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
         "",
         *_measured(about["test"], about["synthetic"]),
         *_decided(decision),
-        *_explained(evidence.get("explanation"), about["model"]["stage"]),
+        *_evaluated(evidence.get("evaluation")),
+        *_explained(evidence.get("explanation")),
         *_int8(about["int8"]),
         "",
         "## Limits",
@@ -113,7 +115,7 @@ def model_card(about: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
         " evidence is weak, and it shows where, not why.",
         "- Coverage of sets and sensitivity of the urgent threshold hold for scans like the"
         " calibration scans, for no others.",
-        "- Only the four classes exist for it: a fifth disease gets one of their names, or `defer`.",
+        "- Only the four classes exist for it: a fifth disease gets one of their names or `defer`.",
         "",
     ]
     return "\n".join(lines)
@@ -157,11 +159,17 @@ def _decided(decision: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _explained(report: Mapping[str, Any] | None, stage: str) -> list[str]:
+def _evaluated(report: Mapping[str, Any] | None) -> list[str]:
     if report is None:
-        return ["", "Heatmaps: **unverified**, the run has no faithfulness report."]
-    said = "passed" if report["passed"] and report["stage"] == stage else "NOT passed"
-    return ["", f"Heatmaps: faithfulness report {said} ({report['scans']} scans)."]
+        return ["", "The run was not evaluated with `just evaluate`: no intervals over patients."]
+    return ["", "The run's own evaluation:", "", "```", *to_lines(dict(report)), "```"]
+
+
+def _explained(report: Mapping[str, Any] | None) -> list[str]:
+    if report is None:
+        return ["", "Heatmaps: **unverified**, the run has no faithfulness report of this model."]
+    said = "passed" if report["passed"] else "**not passed**"
+    return ["", f"Heatmaps: the faithfulness report is {said} ({report['scans']} scans)."]
 
 
 def _int8(report: Mapping[str, Any]) -> list[str]:

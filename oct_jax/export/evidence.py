@@ -63,8 +63,7 @@ def read_split(source: Source, split: str, preprocess: Preprocess, *, at_most: i
         return Split(np.zeros((0, size, size), np.uint8), np.zeros(0, np.int32))
     every = -(-len(chosen) // at_most)
     batches = in_order(chosen, preprocess, batch_size=_BATCH, threads=_THREADS, every=every)
-    parts = [(batch["image"], batch["label"]) for batch in batches]
-    return Split(*(np.concatenate(rows) for rows in zip(*parts, strict=True)))
+    return Split(np.concatenate(list(batches)), chosen.labels[::every])
 
 
 def answer(model: bytes, split: Split) -> Answers:

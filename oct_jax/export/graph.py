@@ -294,7 +294,11 @@ def _of_predicted(graph: _Graph, logits: str, heatmaps: str, rows: int, columns:
 
 def _outlier_score(graph: _Graph, pooled: str, model: OutlierModel) -> None:
     """`decision.outliers.squared_distance` over its threshold."""
-    away = graph.add("Sub", pooled, graph.constant(model.mean[None], "outliers/mean"))
+    ones = graph.constant(np.ones((len(model.mean), 1), np.float32), "outliers/ones")
+    square = graph.add("MatMul", graph.add("Mul", pooled, pooled), ones)
+    length = _above_zero(graph, graph.add("Sqrt", square))
+    of_length_one = graph.add("Div", pooled, length)
+    away = graph.add("Sub", of_length_one, graph.constant(model.mean[None], "outliers/mean"))
     directions = graph.constant(model.directions, "outliers/directions")
     along = graph.add("MatMul", away, directions)
     # The rest is what is left of the difference, rather than a difference of two squares.
@@ -304,20 +308,14 @@ def _outlier_score(graph: _Graph, pooled: str, model: OutlierModel) -> None:
     rest = graph.add("Sub", away, inside)
     threshold = np.float64(model.threshold)
     precisions = (model.precisions / threshold).astype(np.float32)[:, None]
-    rest_precision = np.full((len(model.mean), 1), model.rest_precision / threshold, np.float32)
-    score = graph.add(
-        "Add",
-        graph.add(
-            "MatMul",
-            graph.add("Mul", along, along),
-            graph.constant(precisions, "outliers/precisions"),
-        ),
-        graph.add(
-            "MatMul",
-            graph.add("Mul", rest, rest),
-            graph.constant(rest_precision, "outliers/rest_precision"),
-        ),
+    near = graph.add(
+        "MatMul",
+        graph.add("Mul", along, along),
+        graph.constant(precisions, "outliers/precisions"),
     )
+    left = graph.add("MatMul", graph.add("Mul", rest, rest), ones)
+    far = graph.add("Mul", left, np.float32(model.rest_precision / threshold))
+    score = graph.add("Add", near, far)
     graph.add("Reshape", score, graph.shape(-1), name="outlier_score")
 
 

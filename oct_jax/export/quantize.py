@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -159,7 +159,7 @@ def compare(
     }
 
 
-def passes(row: dict[str, float]) -> bool:
+def passes(row: Mapping[str, Any]) -> bool:
     """Whether a comparison is within the gate."""
     return (
         row["float_accuracy"] - row["accuracy"] <= LARGEST_DROP + 1e-9

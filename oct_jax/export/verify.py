@@ -165,7 +165,7 @@ def _check_model(folder: Path, path: Path) -> list[str]:
     try:
         session = open_model(path)
     except Exception as error:
-        return [f"{path.name}: onnxruntime does not load it ({' '.join(str(error).split())[:200]})"]
+        return [f"{path.name}: onnxruntime does not load it ({_one_line(error)})"]
     golden = json.loads((folder / "golden" / "golden.json").read_text(encoding="utf-8"))
     int8 = path.stem == "classifier_int8"
     limits = {
@@ -180,7 +180,10 @@ def _check_model(folder: Path, path: Path) -> list[str]:
         scan = read_pgm(folder / "golden" / case["scan"])
         resized = read_pgm(folder / "golden" / case["resized"])
         inputs = feed(session, scan, resized)
-        outputs = run(session, inputs)
+        try:
+            outputs = run(session, inputs)
+        except Exception as error:
+            return [f"{path.name}: fails on golden/{case['scan']} ({_one_line(error)})"]
         for name, difference in _differences(outputs, case, resized, int8=int8).items():
             worst[name] = max(worst[name], difference)
             if not difference <= limits[name]:
@@ -210,6 +213,10 @@ def _differences(
         levels = outputs["resized"][0].astype(float) - resized
         found["resized"] = float(np.abs(levels).mean())
     return found
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _milliseconds(session: onnxruntime.InferenceSession, inputs: dict) -> float:
