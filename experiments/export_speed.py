@@ -2,12 +2,13 @@
 
     python experiments/export_speed.py PYTHON_WITH_TORCH BUNDLE [BUNDLE ...]
 
-Batch 1, 224x224, two threads. Ours gives probabilities, all heatmaps and the outlier score,
-torchvision's mobilenet_v3_large (1000 classes, no heatmap) its logits. PYTHON_WITH_TORCH names an
-interpreter that has torch, torchvision and onnxscript, to export it with. Rounds take turns, so
-that a busy machine slows all alike. Beside the bundles (whose networks may be minimalistic) a
-network of torchvision's own architecture with random weights is exported here, in float and int8:
-the like-for-like comparison, synthetic. Prints one JSON line for each file, the median of rounds.
+Batch 1, 224x224 (the any-size file: from 496x512), two threads. Ours gives probabilities, all
+heatmaps and the outlier score, torchvision's mobilenet_v3_large (1000 classes, no heatmap) its
+logits. PYTHON_WITH_TORCH names an interpreter that has torch, torchvision and onnxscript, to export
+it with. Rounds take turns, so that a busy machine slows all alike. Beside the bundles (whose
+networks may be minimalistic) a network of torchvision's own architecture with random weights is
+exported here: the like-for-like comparison, synthetic. Prints one JSON line for each file: the
+median of rounds.
 """
 
 import json
@@ -64,12 +65,14 @@ def random_large(folder: Path) -> list[Path]:
     preprocess = Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     variables = jax.tree.map(jnp.asarray, folded)
     classifier = Classifier(build(config), variables, preprocess, True, "frozen")
-    mobile = make_graphs(classifier).mobile
+    graphs = make_graphs(classifier)
+    mobile = graphs.mobile
     scans = [phantom_scan(name, rng).image for name in CLASSES]
     split = Split(np.stack([resize_scan(scan, preprocess) for scan in scans]), np.arange(4))
+    onnx.save(graphs.any_size, folder / "large_random.onnx")
     onnx.save(mobile, folder / "large_random_mobile.onnx")
     onnx.save(quantize(mobile, RECIPES[0], split), folder / "large_random_int8.onnx")
-    return [folder / "large_random_mobile.onnx", folder / "large_random_int8.onnx"]
+    return [folder / f"large_random{form}.onnx" for form in ("", "_mobile", "_int8")]
 
 
 def opened(path: Path):
@@ -79,8 +82,12 @@ def opened(path: Path):
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     tensor = session.get_inputs()[0]
-    image = np.random.default_rng(0).uniform(size=tensor.shape).astype(np.float32)
-    values = {tensor.name: image * (255 if tensor.shape[1] == 1 else 1)}
+    rng = np.random.default_rng(0)
+    if tensor.type == "tensor(uint8)":  # any size: from a scan of the usual one
+        values = {tensor.name: rng.integers(0, 256, (1, 496, 512), np.uint8)}
+    else:
+        image = rng.uniform(size=tensor.shape).astype(np.float32)
+        values = {tensor.name: image * (255 if tensor.shape[1] == 1 else 1)}
     return lambda: session.run(None, values)
 
 
@@ -92,7 +99,7 @@ def main(python: str, bundles: list[Path]) -> None:
         subprocess.run([python, "-c", PEER, str(peer)], check=True, stdout=subprocess.DEVNULL)
         paths = [peer, *random_large(folder)]
         for bundle in bundles:
-            names = ("classifier_mobile.onnx", "classifier_int8.onnx")
+            names = ("classifier.onnx", "classifier_mobile.onnx", "classifier_int8.onnx")
             paths += [bundle / name for name in names if (bundle / name).is_file()]
         functions = {path: opened(path) for path in paths}
         times: dict[Path, list[float]] = {path: [] for path in paths}
