@@ -3,9 +3,9 @@
 jax2onnx translates the network up to its last feature map, so that there is one definition of the
 architecture; onnxruntime's hardware-independent optimizations then cancel the transposes between
 JAX's channels-last and ONNX's channels-first layout and put each bias into its convolution. What
-comes before and after the network is written here, operator by operator, from operators that the
-accelerators of phones have: of comparison, maximum along an axis and gathering they lack one or the
-other, so what needs them is said by arithmetic.
+comes before and after the network is written here, operator by operator: the mobile form from operators
+that the accelerators of phones have. Of comparison, maximum along an axis and gathering they lack
+one or the other, so what needs them is said by arithmetic.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from oct_jax.model.protocol import NNXModel, Variables, build
 from oct_jax.types import CLASSES, UserError
 
 OPSET = 18
-"""Lowest that has the antialiased Resize."""
+"""Old enough for the onnxruntime of 2024, which the bundle is tested on."""
 IR_VERSION = 8
 
 _TINY = 1e-6
@@ -180,23 +180,10 @@ class _Graph:
 def _any_size(classifier: Classifier, trunk: ModelProto) -> ModelProto:
     size = classifier.preprocess.size
     graph = _Graph()
-    grey = graph.add("Unsqueeze", "scans", graph.shape(1))
-    # On uint8 onnxruntime resizes in Pillow's own fixed-point steps, rounding after each axis.
-    resized = graph.add(
-        "Resize",
-        grey,
-        "",
-        "",
-        graph.shape(size, size),
-        axes=[2, 3],
-        mode="cubic",
-        cubic_coeff_a=-0.5,
-        antialias=1,
-        exclude_outside=1,
-        coordinate_transformation_mode="half_pixel",
-    )
-    graph.add("Squeeze", resized, graph.shape(1), name="resized")
-    levels = graph.add("Cast", resized, to=TensorProto.FLOAT)
+    resized = _resize_scans(graph, size)
+    graph.add("Cast", resized, to=TensorProto.UINT8, name="resized")
+    grey = graph.add("Unsqueeze", resized, graph.shape(1))
+    levels = graph.add("Cast", grey, to=TensorProto.FLOAT)
     cells = _network(graph, classifier, trunk, levels)
     over_scan = _enlarge(graph, cells, graph.shape(size, size))
     shape = graph.add("Shape", "scans", start=1)
@@ -206,6 +193,71 @@ def _any_size(classifier: Classifier, trunk: ModelProto) -> ModelProto:
     return _finish(
         graph, trunk, scans, {"resized": (TensorProto.UINT8, ["batch", size, size])} | outputs
     )
+
+
+def _resize_scans(graph: _Graph, size: int) -> str:
+    """`scans` squashed to (batch, size, size) in float64 by Pillow's arithmetic on 8-bit grey.
+
+    Each axis is a product with a matrix of whole numbers, rounded to grey levels: columns first,
+    then rows. ONNX's Resize is not used because its rounding differs in one pixel of 15,000 by a
+    grey level, enough to move a heatmap by 0.02 where a ReLU of the head opens.
+    """
+    scans = graph.add("Cast", "scans", to=TensorProto.DOUBLE)
+    width = graph.add("Shape", "scans", start=2, end=3)
+    height = graph.add("Shape", "scans", start=1, end=2)
+    columns = graph.add("Transpose", _resize_matrix(graph, width, size), perm=[1, 0])
+    narrow = _to_levels(graph, graph.add("MatMul", scans, columns))
+    return _to_levels(graph, graph.add("MatMul", _resize_matrix(graph, height, size), narrow))
+
+
+def _resize_matrix(graph: _Graph, count: str, size: int) -> str:
+    """Pillow's coefficients in units of 2^-22, (size, count) whole numbers in float64.
+
+    Row i has the antialiased bicubic filter (a = -1/2) around its centre on the axis of `count`
+    pixels, between the first and the last pixel that Pillow takes, with a sum of about 1.
+    """
+    places = (np.arange(size) + 0.5)[:, None]
+    zero, one, two, half = (np.float64(value) for value in (0, 1, 2, 0.5))
+    pixels = graph.add("Cast", graph.add("Squeeze", count), to=TensorProto.DOUBLE)
+    positions = graph.add("Range", zero, pixels, one)
+    scale = graph.add("Div", pixels, np.float64(size))
+    stretch = graph.add("Max", scale, one)
+    centres = graph.add("Mul", graph.constant(places, "resize/places"), scale)
+    reach = graph.add("Mul", stretch, two)
+    # Truncation and floor agree here but below 0, where there are no pixels either way.
+    first = graph.add("Floor", graph.add("Add", graph.add("Sub", centres, reach), half))
+    last = graph.add("Floor", graph.add("Add", graph.add("Add", centres, reach), half))
+    taken = graph.add(
+        "And",
+        graph.add("GreaterOrEqual", positions, first),
+        graph.add("Less", positions, last),
+    )
+    offset = graph.add("Add", graph.add("Sub", positions, centres), half)
+    x = graph.add("Abs", graph.add("Div", offset, stretch))
+
+    def polynomial(*coefficients: float) -> str:
+        value: str | np.generic = np.float64(coefficients[0])
+        for coefficient in coefficients[1:]:
+            product = graph.add("Mul", value, x)
+            value = graph.add("Add", product, np.float64(coefficient)) if coefficient else product
+        return str(value)
+
+    # Keys 1981, a = -1/2: 3/2 x^3 - 5/2 x^2 + 1 to 1, then -1/2 x^3 + 5/2 x^2 - 4 x + 2 to 2.
+    near, far = polynomial(1.5, -2.5, 0, 1), polynomial(-0.5, 2.5, -4, 2)
+    outer = graph.add("Where", graph.add("Less", x, two), far, zero)
+    bell = graph.add("Where", graph.add("Less", x, one), near, outer)
+    weights = graph.add("Where", taken, bell, zero)
+    total = graph.add("ReduceSum", weights, graph.shape(1), keepdims=1)
+    units = graph.add("Mul", graph.add("Div", weights, total), np.float64(2**22))
+    # To the nearest, halves away from 0; Floor(|x| + 1/2) where ONNX's Round takes halves to even.
+    nearest = graph.add("Floor", graph.add("Add", graph.add("Abs", units), half))
+    return graph.add("Mul", graph.add("Sign", units), nearest)
+
+
+def _to_levels(graph: _Graph, sums: str) -> str:
+    """Sums in units of 2^-22 rounded to grey levels from 0 to 255, still float64."""
+    levels = graph.add("Add", graph.add("Mul", sums, np.float64(2**-22)), np.float64(0.5))
+    return graph.add("Clip", graph.add("Floor", levels), np.float64(0), np.float64(255))
 
 
 def _mobile(classifier: Classifier, trunk: ModelProto) -> ModelProto:
