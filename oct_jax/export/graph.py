@@ -3,9 +3,9 @@
 jax2onnx translates the network up to its last feature map, so that there is one definition of the
 architecture; onnxruntime's hardware-independent optimizations then cancel the transposes between
 JAX's channels-last and ONNX's channels-first layout and put each bias into its convolution. What
-comes before and after the network is written here, operator by operator: the mobile form from operators
-that the accelerators of phones have. Of comparison, maximum along an axis and gathering they lack
-one or the other, so what needs them is said by arithmetic.
+comes before and after the network is written here, operator by operator; the mobile form from
+operators that the accelerators of phones have. Of comparison, maximum along an axis and gathering
+they lack one or the other, so what needs them is said by arithmetic.
 """
 
 from __future__ import annotations
@@ -205,24 +205,28 @@ def _resize_scans(graph: _Graph, size: int) -> str:
     scans = graph.add("Cast", "scans", to=TensorProto.DOUBLE)
     width = graph.add("Shape", "scans", start=2, end=3)
     height = graph.add("Shape", "scans", start=1, end=2)
-    columns = graph.add("Transpose", _resize_matrix(graph, width, size), perm=[1, 0])
+    columns = _resize_matrix(graph, width, size, axis=0)
     narrow = _to_levels(graph, graph.add("MatMul", scans, columns))
-    return _to_levels(graph, graph.add("MatMul", _resize_matrix(graph, height, size), narrow))
+    rows = _resize_matrix(graph, height, size, axis=1)
+    return _to_levels(graph, graph.add("MatMul", rows, narrow))
 
 
-def _resize_matrix(graph: _Graph, count: str, size: int) -> str:
-    """Pillow's coefficients in units of 2^-22, (size, count) whole numbers in float64.
+def _resize_matrix(graph: _Graph, count: str, size: int, *, axis: int) -> str:
+    """Pillow's coefficients in units of 2^-22, whole numbers in float64.
 
-    Row i has the antialiased bicubic filter (a = -1/2) around its centre on the axis of `count`
-    pixels, between the first and the last pixel that Pillow takes, with a sum of about 1.
+    The `count` pixels lie along `axis`, the `size` places that they are resized to along the other
+    one. Each place has the antialiased bicubic filter (a = -1/2) around its centre, between the
+    first and the last pixel that Pillow takes, with a sum of about 1. (One matrix and a Transpose
+    would do, but onnxruntime 1.18 fuses those into an operator that it then does not have.)
     """
-    places = (np.arange(size) + 0.5)[:, None]
+    places = np.expand_dims(np.arange(size) + 0.5, axis)
     zero, one, two, half = (np.float64(value) for value in (0, 1, 2, 0.5))
     pixels = graph.add("Cast", graph.add("Squeeze", count), to=TensorProto.DOUBLE)
-    positions = graph.add("Range", zero, pixels, one)
+    along = graph.add("Range", zero, pixels, one)
+    positions = graph.add("Unsqueeze", along, graph.shape(1 - axis))
     scale = graph.add("Div", pixels, np.float64(size))
     stretch = graph.add("Max", scale, one)
-    centres = graph.add("Mul", graph.constant(places, "resize/places"), scale)
+    centres = graph.add("Mul", graph.constant(places, f"resize/places_{axis}"), scale)
     reach = graph.add("Mul", stretch, two)
     # Truncation and floor agree here but below 0, where there are no pixels either way.
     first = graph.add("Floor", graph.add("Add", graph.add("Sub", centres, reach), half))
@@ -247,7 +251,7 @@ def _resize_matrix(graph: _Graph, count: str, size: int) -> str:
     outer = graph.add("Where", graph.add("Less", x, two), far, zero)
     bell = graph.add("Where", graph.add("Less", x, one), near, outer)
     weights = graph.add("Where", taken, bell, zero)
-    total = graph.add("ReduceSum", weights, graph.shape(1), keepdims=1)
+    total = graph.add("ReduceSum", weights, graph.shape(axis), keepdims=1)
     units = graph.add("Mul", graph.add("Div", weights, total), np.float64(2**22))
     # To the nearest, halves away from 0; Floor(|x| + 1/2) where ONNX's Round takes halves to even.
     nearest = graph.add("Floor", graph.add("Add", graph.add("Abs", units), half))
@@ -256,8 +260,9 @@ def _resize_matrix(graph: _Graph, count: str, size: int) -> str:
 
 def _to_levels(graph: _Graph, sums: str) -> str:
     """Sums in units of 2^-22 rounded to grey levels from 0 to 255, still float64."""
-    levels = graph.add("Add", graph.add("Mul", sums, np.float64(2**-22)), np.float64(0.5))
-    return graph.add("Clip", graph.add("Floor", levels), np.float64(0), np.float64(255))
+    raised = graph.add("Add", sums, np.float64(2**21))
+    levels = graph.add("Floor", graph.add("Mul", raised, np.float64(2**-22)))
+    return graph.add("Clip", levels, np.float64(0), np.float64(255))
 
 
 def _mobile(classifier: Classifier, trunk: ModelProto) -> ModelProto:
