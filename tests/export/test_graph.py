@@ -63,7 +63,15 @@ def random_classifier(variant: str, padding: str) -> Classifier:
         outliers=outliers,
     )
     preprocess = Preprocess(size=SIZE, mean=(0.4, 0.5, 0.45), std=(0.2, 0.25, 0.3))
-    return Classifier(build(config), folded, preprocess, True, "frozen", rule)
+    classifier = Classifier(build(config), folded, preprocess, True, "frozen", rule)
+    # Logits of about 3, so that no probability is 0 or 1.
+    logits = classifier.predict(PhantomSource(patients=24, seed=3).read(0)).logits
+    shrunk = jax.tree.map(
+        lambda leaf: leaf * 3 / np.abs(logits).max(), folded.params["head"]["classifier"]
+    )
+    head = {**folded.params["head"], "classifier": shrunk}
+    scaled = Variables({**folded.params, "head": head}, folded.stats)
+    return replace(classifier, variables=scaled)
 
 
 def open_graph(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
