@@ -438,7 +438,7 @@ class RecalibrateConfig:
 
 @chz.chz
 class ExportConfig:
-    """Write a run as a bundle of ONNX files: `export [key=value ...]`, or `export verify FOLDER`."""
+    """Write a run as a bundle of ONNX files, or check one: `export verify FOLDER`."""
 
     run: str | None = chz.field(
         default=None,

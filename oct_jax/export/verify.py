@@ -23,10 +23,10 @@ import onnxruntime
 
 SUMS = "SHA256SUMS"
 MODELS = ("classifier", "classifier_mobile", "classifier_int8")
-PROBABILITY, HEATMAP, RESIZED = 1e-3, 0.05, 0.01
-"""Largest differences from the golden answers: of a probability, of a heatmap (of its peak 1), and
-the mean of the resized scan's grey levels. Rounding differs between processors; a wrong
-preprocessing is off by ten times as much."""
+PROBABILITY, HEATMAP, RESIZED, OUTLIER = 1e-3, 0.05, 0.01, 0.01
+"""Largest differences from the golden answers: of a probability, of a heatmap (of its peak 1), the
+mean of the resized scan's grey levels, and of the outlier score as a share of it. Rounding differs
+between processors; a wrong preprocessing is off by ten times as much."""
 INT8_PROBABILITY = 0.1
 """Integer kernels differ more: from the golden answers of the int8 model itself."""
 _RUNS = 20
@@ -172,6 +172,7 @@ def _check_model(folder: Path, path: Path) -> list[str]:
         "probabilities": INT8_PROBABILITY if int8 else PROBABILITY,
         "heatmaps": np.inf if int8 else HEATMAP,
         "resized": RESIZED,
+        "outlier_score": np.inf if int8 else OUTLIER,
     }
     worst = dict.fromkeys(limits, 0.0)
     problems = []
@@ -209,6 +210,8 @@ def _differences(
         "probabilities": float(np.abs(outputs["probabilities"][0] - wanted).max()),
         "heatmaps": float(np.abs(said - np.array(case["heatmaps"][predicted])).max()),
     }
+    if "outlier_score" in outputs:
+        found["outlier_score"] = abs(float(outputs["outlier_score"][0]) / case["outlier_score"] - 1)
     if "resized" in outputs:
         levels = outputs["resized"][0].astype(float) - resized
         found["resized"] = float(np.abs(levels).mean())

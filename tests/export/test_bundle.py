@@ -97,6 +97,7 @@ def test_what_was_changed_is_named(copy, name, harm, capsys):
     [
         ("float64__2.5", "resized of golden/cnv.pgm is off"),
         ("head/classifier/bias", "probabilities of golden/cnv.pgm is off"),
+        ("outliers/mean", "outlier_score of golden/cnv.pgm is off"),
         ("int64_1_[1]", "onnxruntime does not load it"),
     ],
 )

@@ -18,6 +18,7 @@ from oct_jax.data.preprocess import Preprocess, resize_scan
 from oct_jax.decision.outliers import OutlierModel
 from oct_jax.decision.rule import DecisionRule
 from oct_jax.export.graph import OPSET, make_graphs
+from oct_jax.export.verify import mobile_usability
 from oct_jax.export.verify import run as answers_of
 from oct_jax.model.fold import fold
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
@@ -232,6 +233,16 @@ def test_the_mobile_graph_is_made_for_phones(case):
     assert sum(group > 1 for group in grouped) == (15 if minimalistic else 15 + 20)
     for value in [*graphs.mobile.graph.input, *graphs.mobile.graph.output]:
         assert all(axis.dim_value > 0 for axis in value.type.tensor_type.shape.dim)
+
+
+def test_accelerators_take_the_mobile_graph_whole(case, tmp_path):
+    onnx.save(case[1].mobile, tmp_path / "classifier_mobile.onnx")
+    found = mobile_usability(tmp_path)
+    assert found is not None
+    assert set(found) == {"NNAPI", "CoreML NeuralNetwork", "CoreML MLProgram"}
+    for parts in found.values():
+        assert parts["partitions"] == 1
+        assert parts["supported_nodes"] == parts["nodes"] == len(case[1].mobile.graph.node)
 
 
 def test_both_graphs_say_their_opset_and_names(case):
