@@ -5,7 +5,8 @@
 
 For each seed and fold it writes a manifest whose test split is the fold, trains both stages on it
 as `just train` does, and predicts the fold with its calibration. Words with `frozen.` or
-`finetune.` are settings of that stage. Run again, it goes on where it was stopped. The figures are
+`finetune.` are settings of that stage. Run again with the same words, it goes on where it was
+stopped. The figures are
 over the predictions of all folds together, which come from as many models; intervals draw patients.
 """
 
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from oct_jax import load
+from oct_jax import command, load
 from oct_jax.config import EvaluateConfig, split_words
 from oct_jax.data.kermany import list_scans
 from oct_jax.data.manifest import write_manifest
@@ -34,7 +35,7 @@ from oct_jax.decision.rule import decide
 from oct_jax.evaluate.metrics import bootstrap, confusion, figures
 from oct_jax.evaluate.run import outputs_of
 from oct_jax.evaluate.scans import open_labelled
-from oct_jax.files import write_json
+from oct_jax.files import read_json, write_json
 from oct_jax.train.loop import train
 from oct_jax.train.run_folder import read_settings
 from oct_jax.types import CLASSES, UserError
@@ -42,7 +43,7 @@ from oct_jax.types import CLASSES, UserError
 
 def main(words: list[str]) -> None:
     """Trains and predicts all folds, then writes and prints the figures."""
-    given = {"out": "runs/cv", "folds": "5", "seeds": "0", "resamples": "1000"} | split_words(words)
+    given = read_words(words)
     out, root = Path(given["out"]), Path(given["data"]).expanduser()
     seeds = [int(seed) for seed in given["seeds"].split(",")]
     stages = {
@@ -54,6 +55,8 @@ def main(words: list[str]) -> None:
         for stage in ("frozen", "finetune")
     }
     console = Console(soft_wrap=True, highlight=False)
+    out.mkdir(parents=True, exist_ok=True)
+    same_words(out / "words.json", {n: v for n, v in given.items() if n != "resamples"})
     records = list_scans(root).records
     rows = []
     for seed in seeds:
@@ -68,6 +71,27 @@ def main(words: list[str]) -> None:
     found = summarize_folds(rows, int(given["resamples"]))
     write_json(out / "crossvalidation.json", found | {"command": words})
     print("\n".join(to_markdown(found)))
+
+
+def read_words(words: list[str]) -> dict[str, str]:
+    """The settings; those of stages are checked by the stages."""
+    defaults = {"out": "runs/cv", "folds": "5", "seeds": "0", "resamples": "1000"}
+    given = defaults | split_words(words)
+    known = (*defaults, "data", "weights")
+    for name in given:
+        if name not in known and not name.startswith(("frozen.", "finetune.")):
+            raise UserError(f"{name}: not a setting; {', '.join(known)}, frozen.*, finetune.*")
+    for name in ("data", "weights"):
+        if name not in given:
+            raise UserError(f"{name}=: is missing")
+    return given
+
+
+def same_words(path: Path, words: dict[str, str]) -> None:
+    """Refuses to mix folds that were trained with other settings."""
+    if path.exists() and read_json(path) != words:
+        raise UserError(f"{path.parent}: was begun with other settings; say another out=")
+    write_json(path, words)
 
 
 def run_fold(
@@ -201,4 +225,4 @@ def to_markdown(found: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(command.run(main))

@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.progress import track
 
-from oct_jax import CLASSES, load
+from oct_jax import CLASSES, UserError, command, load
 from oct_jax.config import EvaluateConfig, split_words
 from oct_jax.evaluate.scans import open_labelled
 from oct_jax.files import write_atomic, write_json
@@ -110,6 +110,8 @@ DISTURBANCES: dict[str, Disturbance] = {
 def main(words: list[str]) -> None:
     """Disturbs, predicts, prints and draws."""
     given = {"out": ""} | split_words(words)
+    if "run" not in given:
+        raise UserError("run=: is missing")
     run = Path(given["run"])
     out = Path(given["out"] or run / "stress")
     classifier = load(run)
@@ -127,7 +129,8 @@ def main(words: list[str]) -> None:
             deferred.setdefault(name, []).append(float(np.mean(waits)))
     out.mkdir(parents=True, exist_ok=True)
     mark = "SYNTHETIC " if classifier.synthetic else ""
-    write_json(out / "stress.json", {"scans": len(scans), "accuracy": rows, "deferred": deferred})
+    told = {"synthetic": classifier.synthetic, "scans": len(scans)}
+    write_json(out / "stress.json", told | {"accuracy": rows, "deferred": deferred})
     write_atomic(out / "curves.png", draw(rows, f"{mark}{run}: {len(scans)} test scans"))
     print(f"{mark}{len(scans)} test scans of {run}; accuracy, and share deferred at severity 5\n")
     print("| disturbance | none | 1 | 2 | 3 | 4 | 5 | deferred at 5 |\n" + "|---" * 8 + "|")
@@ -164,4 +167,4 @@ def _gamma(scan: np.ndarray, power: float) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(command.run(main))

@@ -6,9 +6,9 @@
 Research use; not a medical device.
 """
 
-from oct_jax.types import CLASSES, Prediction, UserError
+from oct_jax.types import CLASSES, Decision, Prediction, UserError
 
-__all__ = ["CLASSES", "Classifier", "Prediction", "UserError", "load"]
+__all__ = ["CLASSES", "Classifier", "Decision", "Prediction", "UserError", "load"]
 
 
 def __getattr__(name: str) -> object:

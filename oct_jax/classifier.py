@@ -21,7 +21,7 @@ from oct_jax.decision.rule import DecisionRule, decide, read_rule
 from oct_jax.model.fold import fold
 from oct_jax.model.gradcam import METHODS, PREDICTED, Method, explain_all, make_explain
 from oct_jax.model.inference import BATCH_SIZES, Outputs, make_forward, predict_all
-from oct_jax.model.protocol import Model, Variables, build
+from oct_jax.model.protocol import Model, Variables, build, fingerprint_of
 from oct_jax.train.best import has_best, restore_best
 from oct_jax.train.run_folder import STAGES, read_run_config
 from oct_jax.types import CLASSES, Decision, Prediction, Referral, ScanArray, UserError
@@ -68,7 +68,8 @@ class Classifier:
       preprocess: from a scan to the model's input.
       synthetic: whether it was trained on phantoms; then it says nothing of real scans.
       stage: the stage that its parameters come from.
-      rule: calibrates probabilities and refers; None where the run had no calibration scans.
+      rule: calibrates probabilities and refers; None where the run had no calibration scans, and
+        while its stage has not ended.
     """
 
     model: Model
@@ -195,13 +196,16 @@ def load(run: str | os.PathLike[str] = "runs/default") -> Classifier:
     variables, _ = restore_best(folder / stage, build(config.model).shapes)
     # Folded by NumPy: JAX would compile a small program for each of a hundred shapes.
     folded, folded_config = fold(jax.tree.map(np.asarray, variables), config.model)
+    rule = read_rule(folder / stage)
+    if rule is not None and rule.model != fingerprint_of(folded):
+        rule = None  # of an earlier epoch's weights
     return Classifier(
         model=build(folded_config),
         variables=jax.tree.map(jnp.asarray, folded),
         preprocess=config.preprocess,
         synthetic=config.synthetic,
         stage=stage,
-        rule=read_rule(folder / stage),
+        rule=rule,
     )
 
 

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from oct_jax.data.manifest import manifest_digest
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.source import Source
 from oct_jax.decision.outliers import fit_outliers
 from oct_jax.decision.rule import DecisionRule, fit_rule
 from oct_jax.model.inference import predict_source
-from oct_jax.model.protocol import Model, Variables
+from oct_jax.model.protocol import Model, Variables, fingerprint_of
 
 DENSITY_SCANS = 4000
 """At most so many training scans describe what is usual; more would hardly move 32 directions."""
@@ -47,14 +46,20 @@ def fit_on_scans(
         every = -(-len(train) // DENSITY_SCANS)
         usual = predict_source(model, variables, train, preprocess, threads=threads, every=every)
         density = fit_outliers(np.asarray(usual.pooled))
-    return fit_rule(outputs, calibration.labels, density, fitted_on=describe(calibration, data))
+    return fit_rule(
+        outputs,
+        calibration.labels,
+        density,
+        fitted_on=describe(calibration, data),
+        model=fingerprint_of(variables),
+        records=calibration.records,
+    )
 
 
 def describe(source: Source, data: str) -> dict[str, Any]:
-    """What is written down of calibration scans: where they are from, how many, a hash."""
+    """What is written down of calibration scans: where they are from, and how many."""
     return {
         "data": data,
         "scans": dict(Counter(record.label for record in source.records)),
         "patients": len({record.patient for record in source.records}),
-        "manifest_sha256": manifest_digest(source.records),
     }

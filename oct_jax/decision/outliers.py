@@ -51,7 +51,10 @@ def fit_outliers(features: Features) -> OutlierModel:
     """
     from sklearn.decomposition import PCA  # slow to import, and only fitting needs it
 
-    pca = PCA(n_components=min(DIRECTIONS, len(features) - 2, features.shape[1] - 1))
+    directions = min(DIRECTIONS, len(features) - 2, features.shape[1] - 1)
+    # Not the randomised solver that is the default for so many channels: the same features must
+    # give the same bits.
+    pca = PCA(n_components=directions, svd_solver="full")
     pca.fit(_of_length_one(features))
     # Features that never vary would have an infinite precision.
     floor = 1e-6 * max(float(pca.explained_variance_.sum()), 1e-12)

@@ -40,11 +40,12 @@ def urgent_threshold(
       sensitivity: asked for, in (0, 1].
 
     Returns:
-      The threshold; 0.5 where no calibration scan is urgent.
+      The threshold; 0 where no calibration scan is urgent, which calls every scan urgent: no
+      higher one is known to find any.
     """
     urgent = np.sort(scores[URGENT[labels]])[::-1]
     if not len(urgent):
-        return 0.5
+        return 0.0
     needed = max(1, int(np.ceil(sensitivity * len(urgent) - 1e-9)))
     return float(urgent[needed - 1])
 

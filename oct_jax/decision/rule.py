@@ -1,13 +1,15 @@
 """The decision rule of a trained stage: fitted on its calibration scans, stored beside it.
 
 runs/<name>/<stage>/decision/
-  rule.json              temperature, thresholds, what they were fitted on
-  outliers.safetensors   the density model of the features
+  rule.json                   temperature, thresholds, what they were fitted on
+  scans.csv                   the calibration scans, with their hashes
+  outliers-<hash>.safetensors the density model of the features
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 from safetensors.numpy import load_file, save
 
+from oct_jax.data.manifest import Record, read_manifest, write_manifest
 from oct_jax.decision.calibration import fit_temperature, softmax
 from oct_jax.decision.conformal import prediction_sets, set_thresholds
 from oct_jax.decision.outliers import (
@@ -28,6 +31,9 @@ from oct_jax.decision.referral import refer, urgency, urgent_threshold
 from oct_jax.files import read_json, write_atomic, write_json
 from oct_jax.model.inference import Outputs
 from oct_jax.types import CLASSES, Referral, UserError
+
+_PLAIN = ("temperature", "urgent_threshold", "coverage", "sensitivity", "outlier_rate", "model")
+_ARRAYS = ("mean", "directions", "precisions")
 
 COVERAGE, SENSITIVITY, OUTLIER_RATE = 0.9, 0.99, 0.01
 """What is asked for where nothing else is said."""
@@ -46,6 +52,8 @@ class DecisionRule:
       outlier_rate: share of scans like the calibration scans that may be called outliers.
       outliers: density model of the pooled features; None where there was none to fit.
       fitted_on: data, number of scans of each class, number of patients.
+      model: fingerprint of the weights that it was fitted for.
+      records: the calibration scans.
     """
 
     temperature: float
@@ -56,6 +64,8 @@ class DecisionRule:
     outlier_rate: float
     outliers: OutlierModel | None
     fitted_on: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""
+    records: tuple[Record, ...] = ()
 
 
 class Decisions(NamedTuple):
@@ -84,6 +94,8 @@ def fit_rule(
     sensitivity: float = SENSITIVITY,
     outlier_rate: float = OUTLIER_RATE,
     fitted_on: Mapping[str, Any],
+    model: str = "",
+    records: tuple[Record, ...] = (),
 ) -> DecisionRule:
     """Fits everything that calibration scans decide.
 
@@ -99,6 +111,8 @@ def fit_rule(
       sensitivity: asked of the urgent threshold, in (0, 1].
       outlier_rate: of scans like these, in (0, 1).
       fitted_on: what to write down of the calibration scans.
+      model: fingerprint of the weights.
+      records: the calibration scans.
 
     Raises:
       UserError: no scans, or logits that are not finite.
@@ -128,6 +142,8 @@ def fit_rule(
         outlier_rate=outlier_rate,
         outliers=density,
         fitted_on=dict(fitted_on),
+        model=model,
+        records=records,
     )
 
 
@@ -145,30 +161,35 @@ def decide(rule: DecisionRule, outputs: Outputs) -> Decisions:
 
 
 def write_rule(stage: Path, rule: DecisionRule) -> None:
-    """Stores a rule with the stage that it was fitted for; replaces an earlier one."""
+    """Stores a rule with the stage that it was fitted for; replaces an earlier one.
+
+    `rule.json` is written last and names its density model by a hash: a kill in between leaves the
+    earlier rule whole.
+    """
     folder = stage / "decision"
     folder.mkdir(exist_ok=True)
-    told = {
+    told: dict[str, Any] = {
         "classes": list(CLASSES),
-        "temperature": rule.temperature,
+        **{name: getattr(rule, name) for name in _PLAIN},
         "set_thresholds": rule.set_thresholds.tolist(),
-        "urgent_threshold": rule.urgent_threshold,
-        "coverage": rule.coverage,
-        "sensitivity": rule.sensitivity,
-        "outlier_rate": rule.outlier_rate,
-        "outliers": None,
         "fitted_on": dict(rule.fitted_on),
+        "outliers": None,
     }
-    if rule.outliers is not None:
-        density = rule.outliers
-        arrays = {name: getattr(density, name) for name in ("mean", "directions", "precisions")}
-        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        write_atomic(folder / "outliers.safetensors", save(contiguous))
+    density, name = rule.outliers, ""
+    if density is not None:
+        data = save({name: np.ascontiguousarray(getattr(density, name)) for name in _ARRAYS})
+        name = f"outliers-{hashlib.sha256(data).hexdigest()[:12]}.safetensors"
+        write_atomic(folder / name, data)
         told["outliers"] = {
+            "file": name,
             "rest_precision": density.rest_precision,
             "threshold": density.threshold,
         }
+    write_manifest(rule.records, folder / "scans.csv")
     write_json(folder / "rule.json", told)
+    for stale in folder.glob("outliers-*.safetensors"):
+        if stale.name != name:
+            stale.unlink()
 
 
 def read_rule(stage: Path) -> DecisionRule | None:
@@ -184,7 +205,7 @@ def read_rule(stage: Path) -> DecisionRule | None:
         told = read_json(path)
         density = None
         if told["outliers"] is not None:
-            arrays = load_file(path.with_name("outliers.safetensors"))
+            arrays = load_file(path.with_name(told["outliers"]["file"]))
             density = OutlierModel(
                 mean=arrays["mean"],
                 directions=arrays["directions"],
@@ -195,17 +216,9 @@ def read_rule(stage: Path) -> DecisionRule | None:
         return DecisionRule(
             set_thresholds=np.array(told["set_thresholds"], np.float32),
             outliers=density,
-            **{
-                name: told[name]
-                for name in (
-                    "temperature",
-                    "urgent_threshold",
-                    "coverage",
-                    "sensitivity",
-                    "outlier_rate",
-                    "fitted_on",
-                )
-            },
+            fitted_on=told["fitted_on"],
+            records=read_manifest(path.with_name("scans.csv")),
+            **{name: told[name] for name in _PLAIN},
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from oct_jax.decision.calibration import calibration_figures, reliability, softmax
+from oct_jax.data.kermany import OWN_GROUP
+from oct_jax.decision.calibration import (
+    calibration_figures,
+    expected_calibration_error,
+    reliability,
+    softmax,
+)
 from oct_jax.decision.conformal import coverage_range
 from oct_jax.decision.referral import TIERS, urgency
 from oct_jax.decision.rule import DecisionRule, Decisions, decide
@@ -89,12 +95,23 @@ def appraise(
     tiers = [tier_of(group) for group in groups]
     patients = [record.patient for record in labelled.source.records]
     plain = all(group.classes == (group.name,) for group in groups)
+    members = np.array([[name in group.classes for name in CLASSES] for group in groups])
+    shares = None
+    if prevalence is not None:
+        shares = [sum(prevalence[name] for name in group.classes) for group in groups]
 
     def of(drawn: Int[np.ndarray, "drawn"]) -> dict[str, float | None]:
         found = figures(by_group[drawn], truth[drawn], names)
         found["weighted error"] = weighted_error(by_group[drawn], truth[drawn], tiers)
+        found["expected calibration error"] = expected_calibration_error(
+            by_group[drawn], truth[drawn]
+        )
+        if shares is not None:
+            table = confusion(by_group[drawn], truth[drawn], len(groups))
+            there = at_prevalence(table, shares)
+            found |= {f"{n} precision there": v for n, v in zip(names, there, strict=True)}
         if decisions is not None and rule is not None:
-            found |= _referral_figures(drawn, decisions, rule, truth, tiers)
+            found |= _referral_figures(drawn, decisions, rule, truth, tiers, members)
         return found
 
     values = of(np.arange(len(truth)))
@@ -107,13 +124,14 @@ def appraise(
         "split": labelled.split,
         "scans": len(truth),
         "patients": len(set(patients)),
+        "scans_without_patient": sum(patient.startswith(OWN_GROUP) for patient in patients),
         "groups": {group.name: list(group.classes) for group in groups},
         "scans_by_group": dict(zip(names, table.sum(1).tolist(), strict=True)),
         "figures": {
             name: {"value": value, "interval": intervals[name]} for name, value in values.items()
         },
         "confusion": {"names": names, "rows": table.tolist()},
-        "precision_at_prevalence": _at_prevalence(table, groups, prevalence),
+        "prevalence": None if shares is None else dict(zip(names, shares, strict=True)),
         "risk_coverage": {
             "area": float(risk.mean()),
             "error_when_answering": {
@@ -163,26 +181,24 @@ def parse_prevalence(text: str | None) -> dict[str, float] | None:
     """`CNV:0.05,DME:0.05` as shares of all classes; NORMAL is what is left.
 
     Raises:
-      UserError: not of this form, or shares that are not from 0 to 1 and 1 together.
+      UserError: not of this form, a class twice, or shares not from 0 to 1 and 1 together.
     """
     if text is None:
         return None
     shares = dict.fromkeys(CLASSES, 0.0)
     try:
-        for part in text.split(","):
-            name, _, share = part.partition(":")
-            shares[CLASSES[CLASSES.index(name.strip().upper())]] = float(share)
+        given = [part.partition(":") for part in text.split(",")]
+        named = [CLASSES[CLASSES.index(name.strip().upper())] for name, _, _ in given]
+        shares |= {name: float(share) for name, (_, _, share) in zip(named, given, strict=True)}
     except ValueError as error:
         raise UserError(
             f"prevalence={text}: write CLASS:SHARE,... with the classes {', '.join(CLASSES)}"
         ) from error
-    if "NORMAL" not in text.upper():
-        shares["NORMAL"] = 1 - sum(shares.values())
-    if (
-        not all(0 <= share <= 1 for share in shares.values())
-        or abs(sum(shares.values()) - 1) > 1e-6
-    ):
-        raise UserError(f"prevalence={text}: shares are from 0 to 1, and 1 together")
+    if "NORMAL" not in named:
+        shares["NORMAL"] = round(1 - sum(shares.values()), 9) + 0.0
+    whole = len(named) == len(set(named)) and abs(sum(shares.values()) - 1) < 1e-6
+    if not whole or not all(0 <= share <= 1 for share in shares.values()):
+        raise UserError(f"prevalence={text}: each class once, shares that are 1 together")
     return shares
 
 
@@ -191,21 +207,6 @@ def reliability_rows(evaluated: Evaluated) -> list[tuple[float, float, int]]:
     count, confidence, accuracy = reliability(evaluated.by_group, evaluated.labelled.truth)
     rows = zip(confidence.tolist(), accuracy.tolist(), count.tolist(), strict=True)
     return [row for row in rows if row[2]]
-
-
-def _at_prevalence(
-    table: Int[np.ndarray, "groups groups"],
-    groups: tuple[Group, ...],
-    prevalence: Mapping[str, float] | None,
-) -> dict[str, Any] | None:
-    if prevalence is None:
-        return None
-    shares = [sum(prevalence[name] for name in group.classes) for group in groups]
-    names = [group.name for group in groups]
-    return {
-        "prevalence": dict(zip(names, shares, strict=True)),
-        "precision": dict(zip(names, at_prevalence(table, shares), strict=True)),
-    }
 
 
 def _set_figures(
@@ -228,7 +229,10 @@ def _set_figures(
             "coverage": float(covered[own].mean()),
             "scans": int(own.sum()),
             "calibration_scans": on,
-            "sampling_range": list(coverage_range(rule.coverage, on, int(own.sum()))),
+            # Of several classes the group has several thresholds, and no such simple law.
+            "sampling_range": list(coverage_range(rule.coverage, on, int(own.sum())))
+            if len(group.classes) == 1
+            else None,
         }
     sizes = decisions.sets.sum(1)
     return {
@@ -246,10 +250,15 @@ def _referral_figures(
     rule: DecisionRule,
     truth: Int[np.ndarray, "scans"],
     tiers: list[str | None],
+    members: Bool[np.ndarray, "groups classes"],
 ) -> dict[str, float | None]:
-    """Figures of referral on the drawn scans; those of urgency need tiers of every group."""
+    """Figures of sets and referral on the drawn scans; of urgency where every group has a tier."""
     said = np.array(decisions.referrals)[drawn]
-    found: dict[str, float | None] = {"deferred": float((said == "defer").mean())}
+    covered = decisions.sets[drawn] & members[truth[drawn]]
+    found: dict[str, float | None] = {
+        "deferred": float((said == "defer").mean()),
+        "coverage of prediction sets": float(covered.any(1).mean()),
+    }
     if None in tiers:
         return found
     wanted = np.array(tiers)[truth[drawn]]

@@ -53,7 +53,8 @@ def figures(probabilities: Probabilities, truth: Truth, names: Sequence[str]) ->
     found: dict[str, float | None] = {
         "accuracy": float((said == truth).mean()),
         "balanced accuracy": _mean([recall[group] for group in present]),
-        "macro precision": _mean([precision[group] for group in present]),
+        # A class that is there and never predicted counts as 0, as in scikit-learn.
+        "macro precision": _mean([np.nan_to_num(precision[group]) for group in present]),
         "macro F1": _mean([f1[group] for group in present]),
     }
     aucs, aps = [], []
@@ -180,7 +181,10 @@ def risk_coverage(
     """
     order = np.argsort(-confidence, kind="stable")
     answered = np.arange(1, len(order) + 1)
-    return answered / len(order), np.cumsum(1 - right[order]) / answered
+    # Scans of the same confidence are answered together: each counts as their mean.
+    _, place, times = np.unique(-confidence, return_inverse=True, return_counts=True)
+    wrong = (np.bincount(place, weights=1 - right) / times)[place]
+    return answered / len(order), np.cumsum(wrong[order]) / answered
 
 
 def _interval(

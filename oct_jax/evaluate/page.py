@@ -15,15 +15,28 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from oct_jax import html
 from oct_jax.classifier import Classifier
 from oct_jax.data.picture import contact_sheet
-from oct_jax.evaluate.evaluation import Evaluated, reliability_rows
+from oct_jax.data.prepared import CachedSource
+from oct_jax.decision.referral import TIERS
+from oct_jax.evaluate.evaluation import Evaluated, members_of, reliability_rows
 from oct_jax.evaluate.metrics import risk_coverage
 from oct_jax.explain.overlay import RESEARCH_USE, overlay
+from oct_jax.types import CLASSES
 
 _COLOURS = ("#b3261e", "#ff9f1c", "#087e8b", "#6a6a6a")
 _MISTAKES = 12
-_OVERALL = ("accuracy", "balanced accuracy", "macro F1", "macro AUC", "macro AP", "weighted error")
+_OVERALL = (
+    "accuracy",
+    "balanced accuracy",
+    "macro precision",
+    "macro F1",
+    "macro AUC",
+    "macro AP",
+    "weighted error",
+    "expected calibration error",
+)
 _BY_GROUP = ("precision", "recall", "specificity", "F1", "AUC", "AP")
 _REFERRAL = (
+    "coverage of prediction sets",
     "urgent sensitivity",
     "urgent specificity",
     "urgent missed",
@@ -47,11 +60,10 @@ def cautions(report: dict[str, Any]) -> list[str]:
             f"{report['chose_epoch_or_thresholds']} of these scans chose the run's epoch or its"
             " thresholds: the figures are a little too good"
         )
-    if report["figures"]["accuracy"]["value"] == 1:
+    if report["scans_without_patient"]:
         found.append(
-            "no mistake at all: resampling cannot show the uncertainty; by the rule of three an"
-            f" error of up to {min(1.0, 3 / report['patients']):.1%} is compatible with"
-            f" {report['patients']} patients"
+            f"{report['scans_without_patient']} of {report['scans']} scans name no patient and"
+            " count as a patient each: where some are of one, the intervals are too narrow"
         )
     return found
 
@@ -68,11 +80,8 @@ def to_lines(report: dict[str, Any]) -> list[str]:
         told = ", ".join(f"{what} {_told(report, f'{name} {what}')}" for what in ("AUC", "recall"))
         lines.append(f"  {name}: precision {_told(report, f'{name} precision')}, {told}")
     if report["calibration"]:
-        before, after = report["calibration"]["before"], report["calibration"]["after"]
-        lines.append(
-            f"  expected calibration error: {after['ece']:.4f} (before temperature scaling"
-            f" {before['ece']:.4f})"
-        )
+        before = report["calibration"]["before"]["ece"]
+        lines.append(f"  expected calibration error before temperature scaling: {before:.3f}")
     if report["sets"]:
         lines.append(
             f"  prediction sets: coverage {report['sets']['coverage']:.3f}"
@@ -96,7 +105,7 @@ def to_html(found: Evaluated, classifier: Classifier) -> str:
     sections += ["<h2>Overall</h2>", _figures_table(report, _OVERALL)]
     sections += ["<h2>By class</h2>", _groups_table(report)]
     sections += ["<h2>Confusion</h2><p>rows: label; columns: prediction</p>", _confusion(report)]
-    if report["precision_at_prevalence"]:
+    if report["prevalence"]:
         sections += ["<h2>Precision where classes are as common as stated</h2>", _prevalent(report)]
     sections += ["<h2>Curves</h2>", html.picture(_curves(found), "png", "ROC and other curves")]
     sections += _decisions(report)
@@ -113,7 +122,9 @@ def _about(report: dict[str, Any], data: str) -> list[str]:
     return [
         f"data: {data}",
         f"{report['scans']} scans of {report['patients']} patients: {groups}",
-        "intervals: 95 %, by drawing patients anew",
+        "intervals: 95 %, by drawing patients anew; where all scans are right (or wrong) drawing"
+        " cannot show the uncertainty, and (1.000-1.000) is to be read by the rule of three: with n"
+        " patients an error of up to 3/n is compatible with none",
         "precision is that of a population with these shares of classes; a balanced set flatters"
         " it (prevalence=...)",
     ]
@@ -147,15 +158,14 @@ def _confusion(report: dict[str, Any]) -> str:
 
 
 def _prevalent(report: dict[str, Any]) -> str:
-    stated = report["precision_at_prevalence"]
     rows = [
         (
             name,
             f"{share:.1%}",
-            "-" if stated["precision"][name] is None else f"{stated['precision'][name]:.3f}",
+            _told(report, f"{name} precision there"),
             _told(report, f"{name} precision"),
         )
-        for name, share in stated["prevalence"].items()
+        for name, share in report["prevalence"].items()
     ]
     return html.table(("class", "prevalence", "precision there", "precision on these scans"), rows)
 
@@ -173,10 +183,12 @@ def _decisions(report: dict[str, Any]) -> list[str]:
     if report["sets"]:
         sections += ["<h2>Prediction sets</h2>", _sets(report["sets"])]
     if report["referral"]:
-        table = report["referral"]
+        table, fitted = report["referral"], report["rule_fitted_on"].get("scans", {})
         words = (
             f"Urgent: p(CNV) + p(DME) of {table['urgent_threshold']:.3f} or more, chosen for a"
-            f" sensitivity of {table['asked_sensitivity']:g} on calibration scans."
+            f" sensitivity of {table['asked_sensitivity']:g} on"
+            f" {sum(n for name, n in fitted.items() if TIERS[name] == 'urgent')} urgent"
+            " calibration scans."
         )
         named = [name for name in _REFERRAL if name in report["figures"]]
         sections += [
@@ -201,15 +213,22 @@ def _sets(sets: dict[str, Any]) -> str:
             name,
             f"{row['coverage']:.3f}",
             row["scans"],
-            "{:.3f}-{:.3f}".format(*row["sampling_range"]),
+            "{:.3f}-{:.3f}".format(*row["sampling_range"]) if row["sampling_range"] else "-",
             row["calibration_scans"],
         )
         for name, row in sets["by_group"].items()
     ]
-    head = ("class", "coverage", "scans", "range by sampling alone", "calibration scans")
+    head = (
+        "class",
+        "coverage",
+        "scans",
+        "range by sampling alone, if every scan were another patient",
+        "calibration scans",
+    )
     sizes = ", ".join(f"{size}: {count}" for size, count in sets["sizes"].items())
     words = f"asked {sets['asked']:g}, mean size {sets['mean_size']:.2f}; scans by size: {sizes}"
-    return f"<p>{html.text(words)}</p>" + html.table(head, rows)
+    note = "<p>* of 95 in 100 repetitions, if every scan were another patient</p>"
+    return f"<p>{html.text(words)}</p>" + html.table(head, rows) + note
 
 
 def _curves(found: Evaluated) -> bytes:
@@ -254,7 +273,7 @@ def _dress(axes: Axes, title: str, across: str, up: str) -> None:
 
 
 def _mistakes(found: Evaluated, classifier: Classifier) -> list[str]:
-    """The most confident mistakes, each under the Grad-CAM of what was said."""
+    """The most confident mistakes, each under the Grad-CAM of the likeliest class that was said."""
     said, confidence = found.by_group.argmax(1), found.by_group.max(1)
     wrong = np.flatnonzero(said != found.labelled.truth)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
@@ -262,9 +281,14 @@ def _mistakes(found: Evaluated, classifier: Classifier) -> list[str]:
     if not len(worst):
         return ["<h2>Mistakes</h2><p>none</p>"]
     source, groups = found.labelled.source, found.labelled.groups
-    scans = [source.read(int(index)) for index in worst]
-    maps = classifier.explain(scans)
-    pictures = [overlay(scan, one.heatmap) for scan, one in zip(scans, maps, strict=True)]
+    if isinstance(source, CachedSource):
+        return [title, "<p>no pictures: a training cache has no full-size scans</p>"]
+    pictures = []
+    for index in worst:
+        scan = source.read(int(index))
+        members = members_of(groups[said[index]])
+        target = CLASSES[max(members, key=lambda one, row=index: found.probabilities[row, one])]
+        pictures.append(overlay(scan, classifier.explain(scan, target).heatmap))
     captions = [
         f"{groups[found.labelled.truth[index]].name} called {groups[said[index]].name}"
         f" {confidence[index]:.0%}"

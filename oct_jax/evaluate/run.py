@@ -9,20 +9,29 @@ runs/<name>/evaluation/
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 from rich.console import Console
 
 from oct_jax.classifier import Classifier, latest_run, load
 from oct_jax.config import EvaluateConfig, RecalibrateConfig
 from oct_jax.decision.calibration import calibration_figures
 from oct_jax.decision.fit import describe
-from oct_jax.decision.rule import fit_rule, write_rule
+from oct_jax.decision.referral import URGENT
+from oct_jax.decision.rule import DecisionRule, fit_rule, write_rule
 from oct_jax.evaluate.evaluation import Evaluated, appraise, parse_prevalence
 from oct_jax.evaluate.page import to_html, to_lines
-from oct_jax.evaluate.scans import Labelled, find_overlap, open_labelled, refuse_overlap
+from oct_jax.evaluate.scans import (
+    Labelled,
+    find_overlap,
+    is_own,
+    open_labelled,
+    refuse_overlap,
+)
 from oct_jax.explain.verified import fingerprint
 from oct_jax.files import write_atomic, write_json
 from oct_jax.model.inference import Outputs, predict_source
@@ -41,11 +50,12 @@ def evaluate(config: EvaluateConfig, console: Console) -> Evaluated:
     labelled = open_labelled(folder, config)
     for line in labelled.lines:
         console.print(line, markup=False)
-    overlap = find_overlap(folder, labelled.source.records)
+    rule = classifier.rule
+    overlap = find_overlap(folder, labelled.source.records, rule.records if rule else ())
     refuse_overlap(overlap, len(labelled.truth), config.allow_overlap)
     found = appraise(
         outputs_of(classifier, labelled, config.threads),
-        classifier.rule,
+        rule,
         labelled,
         prevalence=prevalence,
         resamples=config.resamples,
@@ -76,15 +86,17 @@ def recalibrate(config: RecalibrateConfig, console: Console) -> None:
     """
     folder = _run_of(config.run)
     classifier = load(folder)
-    split = "calibration" if config.data is None else None
+    split = "calibration" if is_own(folder, config.data) else None
     where = EvaluateConfig(
         run=str(folder), data=config.data, split=split, on_bad_scan=config.on_bad_scan
     )
     labelled = open_labelled(folder, where)
-    overlap = find_overlap(folder, labelled.source.records)
+    for line in labelled.lines:
+        console.print(line, markup=False)
+    overlap = find_overlap(folder, labelled.source.records, ())
     refuse_overlap(overlap, len(labelled.truth), config.allow_overlap)
-    outputs = outputs_of(classifier, labelled, config.threads)
-    truth = labelled.truth
+    outputs, truth = outputs_of(classifier, labelled, config.threads), labelled.truth
+    met = {"trained_on": len(overlap.trained)}
     rule = fit_rule(
         outputs,
         truth,
@@ -92,16 +104,13 @@ def recalibrate(config: RecalibrateConfig, console: Console) -> None:
         coverage=config.coverage,
         sensitivity=config.sensitivity,
         outlier_rate=config.outlier_rate,
-        fitted_on=describe(labelled.source, labelled.name),
+        fitted_on=describe(labelled.source, labelled.name) | met,
+        model=fingerprint(classifier),
+        records=labelled.source.records,
     )
     write_rule(folder / classifier.stage, rule)
-    for label in range(len(CLASSES)):
-        if rule.set_thresholds[label] == 0:
-            console.print(
-                f"warning: {int((truth == label).sum())} scans of {CLASSES[label]} are too few for"
-                f" coverage={rule.coverage:g}: every prediction set will hold it",
-                markup=False,
-            )
+    for line in shortages(rule, truth):
+        console.print(f"warning: {line}", markup=False)
     change = calibration_figures(np.asarray(outputs.logits), truth, rule.temperature)
     console.print(
         f"temperature {rule.temperature:.3f}: expected calibration error"
@@ -109,6 +118,27 @@ def recalibrate(config: RecalibrateConfig, console: Console) -> None:
         f" {len(truth)} scans; `just evaluate` measures it on others. {folder / classifier.stage}",
         markup=False,
     )
+
+
+def shortages(rule: DecisionRule, truth: Int[np.ndarray, "scans"]) -> list[str]:
+    """What the calibration scans are too few for, a line each."""
+    lines = [
+        f"{int((truth == label).sum())} scans of {CLASSES[label]} are too few for"
+        f" coverage={rule.coverage:g}: every prediction set will hold it"
+        for label in range(len(CLASSES))
+        if rule.set_thresholds[label] == 0
+    ]
+    urgent = int(URGENT[truth].sum())
+    if not urgent:
+        lines.append("no scan of an urgent class: every scan will be called urgent or deferred")
+    elif urgent + 1 < 1 / (1 - rule.sensitivity):
+        lines.append(
+            f"{urgent} urgent scans are too few to promise sensitivity={rule.sensitivity:g}: all of"
+            f" them are found, of new ones {urgent / (urgent + 1):.3f} can be expected"
+        )
+    if rule.outliers is None:
+        lines.append("the run has no density model of its features: no scan is called an outlier")
+    return lines
 
 
 def outputs_of(classifier: Classifier, labelled: Labelled, threads: int) -> Outputs:
@@ -137,7 +167,8 @@ def predictions_csv(found: Evaluated) -> str:
             inside = zip(CLASSES, found.decisions.sets[row], strict=True)
             cells.append(found.decisions.referrals[row])
             cells.append("+".join(name for name, member in inside if member))
-            cells.append(f"{found.decisions.outlier_scores[row]:.4f}")
+            score = found.decisions.outlier_scores[row]
+            cells.append("" if np.isnan(score) else f"{score:.4f}")
         writer.writerow(cells)
     return text.getvalue()
 
@@ -150,8 +181,12 @@ def _folder_for(run: Path, labelled: Labelled) -> Path:
     """`evaluation/` for the run's own test scans, a folder in it for everything else."""
     if labelled.own and labelled.split == "test":
         return run / "evaluation"
-    name = "own" if labelled.own else Path(labelled.name).name or "data"
-    return run / "evaluation" / f"{name}-{labelled.split}"
+    if labelled.own:
+        return run / "evaluation" / f"own-{labelled.split}"
+    where = Path(labelled.name).resolve()
+    labels = ",".join(f"{group.name}:{'+'.join(group.classes)}" for group in labelled.groups)
+    digest = hashlib.sha256(f"{where} {labels}".encode()).hexdigest()[:6]
+    return run / "evaluation" / f"{where.name}-{labelled.split}-{digest}"
 
 
 def _write(found: Evaluated, page: str, out: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -14,9 +14,12 @@ from oct_jax.config import EvaluateConfig
 from oct_jax.data.datasets import PHANTOM, open_data
 from oct_jax.data.kermany import OWN_GROUP, list_scans
 from oct_jax.data.manifest import Record, read_manifest, summarize
+from oct_jax.data.prepared import is_prepared
 from oct_jax.data.source import FolderSource, Source
 from oct_jax.train.run_folder import read_run_config
 from oct_jax.types import CLASSES, LabelBatch, UserError
+
+_RESERVED = ("macro", "urgent", "weighted", "balanced")
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Overlap:
 
     Attributes:
       trained: names of those that, or whose patients, it was trained on.
-      chosen: number of those that chose its epoch or its thresholds.
+      chosen: number of those that, or whose patients, chose its epoch or fitted its thresholds.
     """
 
     trained: tuple[str, ...]
@@ -83,15 +86,23 @@ def open_labelled(folder: Path, config: EvaluateConfig) -> Labelled:
     Raises:
       UserError: the data is gone, has none of the classes, or has no scans of the split.
     """
-    settings = read_run_config(folder).settings
-    own = config.data is None or config.data == settings["data"]
-    if own or config.manifest is not None:
-        return _open_with_splits(folder, config, own=own and config.manifest is None)
+    if is_own(folder, config.data):
+        return _open_with_splits(folder, config, own=config.manifest is None)
     assert config.data is not None
     if config.data == PHANTOM:
         raise UserError(f"data={PHANTOM}: {folder} was trained on other data; leave data= out")
-    groups = parse_groups(config.labels)
-    return _open_folder(Path(config.data).expanduser(), groups, config)
+    root = Path(config.data).expanduser()
+    if config.manifest is not None or is_prepared(root):
+        return _open_with_splits(folder, config, own=False)
+    return _open_folder(root, parse_groups(config.labels), config)
+
+
+def is_own(folder: Path, data: str | None) -> bool:
+    """Whether `data=` means the data that a run was trained on, however it is spelt."""
+    own = read_run_config(folder).settings["data"]
+    if data is None or PHANTOM in (data, own):
+        return data in (None, own)
+    return Path(data).expanduser().resolve() == Path(own).resolve()
 
 
 def parse_groups(text: str | None) -> tuple[Group, ...]:
@@ -103,40 +114,62 @@ def parse_groups(text: str | None) -> tuple[Group, ...]:
     groups: list[Group] = []
     for part in text.split(",") if text else ():
         name, _, members = part.partition(":")
-        classes = tuple(member.strip().upper() for member in members.split("+"))
-        if not name.strip() or not set(classes) <= set(CLASSES):
+        name, classes = name.strip(), tuple(one.strip().upper() for one in members.split("+"))
+        if not name or not set(classes) <= set(CLASSES):
             raise UserError(
                 f"labels={text}: write FOLDER:CLASS+CLASS,... with the classes {', '.join(CLASSES)}"
             )
-        groups.append(Group(name.strip(), classes))
+        if name.upper() in CLASSES or name.casefold() in _RESERVED:
+            raise UserError(f"labels={text}: {name} is a class or the name of a figure already")
+        groups.append(Group(name, classes))
     named = [member for group in groups for member in group.classes]
-    if len(named) != len(set(named)):
-        raise UserError(f"labels={text}: a class may be in one folder's list only")
+    folders = [group.name.casefold() for group in groups]
+    if len(named) != len(set(named)) or len(folders) != len(set(folders)):
+        raise UserError(f"labels={text}: name each folder once, and each class in one folder only")
     rest = [Group(name, (name,)) for name in CLASSES if name not in named]
     return tuple(groups + rest)
 
 
-def find_overlap(run: Path, evaluated: Sequence[Record]) -> Overlap:
-    """Which of the scans, by hash or by patient number, the run was trained on.
+def find_overlap(run: Path, evaluated: Sequence[Record], calibration: Sequence[Record]) -> Overlap:
+    """Which of the scans, by hash or by patient number, the run has met.
+
+    Args:
+      run: its folder.
+      evaluated: the scans.
+      calibration: what its decision rule was fitted to.
 
     A number is all that a file name says of a patient: the same number in another clinic's data
     is another patient, which only a person can know.
     """
-    hashes: dict[str, set[str]] = {"train": set(), "other": set()}
-    patients = set()
-    for record in read_manifest(run / "manifest.csv"):
-        if record.split == "train":
-            hashes["train"].add(record.sha256)
-            patients.add(record.patient)
-        elif record.split in ("val", "calibration"):
-            hashes["other"].add(record.sha256)
-    trained = tuple(
-        record.path
-        for record in evaluated
-        if record.sha256 in hashes["train"]
-        or (record.patient in patients and not record.patient.startswith(OWN_GROUP))
+    met = read_manifest(run / "manifest.csv")
+    trained = _Known.of(record for record in met if record.split == "train")
+    rule = _Known.of(calibration)
+    chosen = _Known.of(record for record in met if record.split == "val")
+    return Overlap(
+        trained=tuple(record.path for record in evaluated if trained.holds(record)),
+        chosen=sum(rule.holds(record) or chosen.holds(record) for record in evaluated),
     )
-    return Overlap(trained, sum(record.sha256 in hashes["other"] for record in evaluated))
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Scans by hash, and their patients by number."""
+
+    hashes: frozenset[str]
+    patients: frozenset[str]
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> _Known:
+        known = tuple(records)
+        return cls(
+            frozenset(record.sha256 for record in known),
+            frozenset(
+                record.patient for record in known if not record.patient.startswith(OWN_GROUP)
+            ),
+        )
+
+    def holds(self, record: Record) -> bool:
+        return record.sha256 in self.hashes or record.patient in self.patients
 
 
 def refuse_overlap(overlap: Overlap, scans: int, allowed: bool) -> None:
@@ -157,8 +190,9 @@ def _open_with_splits(folder: Path, config: EvaluateConfig, *, own: bool) -> Lab
     if config.labels is not None:
         raise UserError("labels=: is for folders whose labels are other than the classes")
     settings = read_run_config(folder).settings
-    data = config.data or settings["data"]
-    manifest = folder / "manifest.csv" if own else Path(str(config.manifest)).expanduser()
+    data = settings["data"] if is_own(folder, config.data) else str(config.data)
+    given = None if config.manifest is None else Path(config.manifest).expanduser()
+    manifest = folder / "manifest.csv" if own else given
     opened = open_data(
         data,
         manifest=manifest,

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-
-import jax
-import numpy as np
 
 from oct_jax.classifier import Classifier
 from oct_jax.files import read_json
+from oct_jax.model.protocol import fingerprint_of
 
 
 def report_path(run: Path) -> Path:
@@ -18,11 +15,8 @@ def report_path(run: Path) -> Path:
 
 
 def fingerprint(classifier: Classifier) -> str:
-    """Names a model's weights by its head, which all training changes: 16 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(classifier.variables.params["head"]):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()[:16]
+    """Names a model's weights: 16 hexadecimal digits."""
+    return fingerprint_of(classifier.variables)
 
 
 def is_verified(run: Path, classifier: Classifier, method: str, flip: bool) -> bool:

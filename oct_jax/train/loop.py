@@ -26,11 +26,11 @@ from oct_jax.data.loader import check_source, feature_stream, prefetch, training
 from oct_jax.data.preprocess import Preprocess, normalise
 from oct_jax.data.source import Source
 from oct_jax.decision.fit import fit_on_scans
-from oct_jax.decision.rule import write_rule
+from oct_jax.decision.rule import read_rule, write_rule
 from oct_jax.files import write_json
 from oct_jax.model.fold import fold
 from oct_jax.model.inference import predict_source
-from oct_jax.model.protocol import Variables, build
+from oct_jax.model.protocol import Variables, build, fingerprint_of
 from oct_jax.model.weights import Pretrained, load_weights
 from oct_jax.train.best import restore_best
 from oct_jax.train.checkpoint import Checkpoints, open_checkpoints
@@ -317,7 +317,10 @@ def _fit_rule(stage: Stage, variables: Variables, console: Console) -> None:
             " `just recalibrate data=FOLDER` fits them on scans of your own"
         )
         return
-    folded, config = fold(variables, stage.run.model)
+    folded, config = fold(jax.tree.map(np.asarray, variables), stage.run.model)
+    earlier = read_rule(stage.folder)
+    if earlier is not None and earlier.model == fingerprint_of(folded):
+        return  # this very model's: perhaps fitted to scans of the user's own since
     rule = fit_on_scans(
         build(config),
         folded,

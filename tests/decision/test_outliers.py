@@ -40,6 +40,13 @@ def test_the_length_of_the_features_does_not_matter(seed, factor):
     np.testing.assert_allclose(scaled, squared_distance(model, features), rtol=1e-3)
 
 
+def test_the_same_features_give_the_same_bits():
+    features = features_of(1, 600, 520)  # where scikit-learn would draw random numbers
+    one, other = fit_outliers(features), fit_outliers(features)
+    np.testing.assert_array_equal(one.directions, other.directions)
+    np.testing.assert_array_equal(one.precisions, other.precisions)
+
+
 def test_other_directions_are_further_away():
     rng = np.random.default_rng(0)
     usual = np.abs(rng.normal(size=(200, 30)))

@@ -35,6 +35,11 @@ def test_a_rule_survives_its_files_to_the_same_decisions(tmp_path):
     np.testing.assert_array_equal(before.sets, after.sets)
     np.testing.assert_array_equal(before.outlier_scores, after.outlier_scores)
     assert again.fitted_on == {"data": "made up"}
+    write_rule(tmp_path, fitted(seed=9))
+    assert len(list((tmp_path / "decision").glob("outliers-*"))) == 1
+    write_rule(tmp_path, dataclasses.replace(rule, outliers=None))
+    assert read_rule(tmp_path).outliers is None
+    assert not list((tmp_path / "decision").glob("outliers-*"))
 
 
 def test_no_rule_and_no_good_rule(tmp_path):
@@ -107,4 +112,4 @@ def test_the_urgent_threshold_finds_what_it_promises(seed, sensitivity):
     threshold = urgent_threshold(scores, labels, sensitivity)
     if URGENT[labels].any():
         assert (scores[URGENT[labels]] >= threshold).mean() >= sensitivity - 1e-9
-    assert urgent_threshold(scores, np.full(50, 3), sensitivity) == 0.5
+    assert urgent_threshold(scores, np.full(50, 3), sensitivity) == 0

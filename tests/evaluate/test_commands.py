@@ -48,6 +48,8 @@ def test_recalibrate_then_evaluate(run, tmp_path, monkeypatch, capsys):
     assert "expected calibration error" in capsys.readouterr().out
     rule = load(folder).rule
     assert rule.coverage == 0.5
+    met = read_manifest(folder / "manifest.csv")
+    assert rule.records == tuple(record for record in met if record.split == "calibration")
     assert (
         rule.outliers is None
     )  # the run had no density model, and its calibration scans make none
@@ -71,6 +73,46 @@ def test_recalibrate_then_evaluate(run, tmp_path, monkeypatch, capsys):
     assert "http" not in page
     assert "SYNTHETIC" in page
     assert page.count("data:image/") >= 1
+
+
+@pytest.mark.parametrize("data", ["phantom", None])
+def test_the_runs_own_data_means_its_calibration_scans(run, tmp_path, monkeypatch, data):
+    folder = shutil.copytree(run, tmp_path / "run")
+    words = [f"run={folder}"] + ([f"data={data}"] if data else [])
+    assert call(monkeypatch, "recalibrate", *words) == 0
+    assert {record.split for record in load(folder).rule.records} == {"calibration"}
+
+
+def test_scans_that_fitted_the_rule_are_told_apart(run, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    classes = dict(zip(CLASSES, CLASSES, strict=True))
+    clinic = write_scans(tmp_path / "clinic", 4, classes)
+    assert call(monkeypatch, "recalibrate", f"run={folder}", f"data={clinic}") == 0
+    capsys.readouterr()
+    words = (f"run={folder}", f"data={clinic}", f"out={tmp_path / 'out'}", "resamples=10")
+    assert call(monkeypatch, *words) == 0
+    assert "chose the run's epoch or its thresholds" in capsys.readouterr().out
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["chose_epoch_or_thresholds"] == report["scans"]
+
+
+def test_recalibration_says_what_its_scans_are_too_few_for(run, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    clinic = write_scans(tmp_path / "clinic", 4, {"NORMAL": "NORMAL"})
+    assert call(monkeypatch, "recalibrate", f"run={folder}", f"data={clinic}") == 0
+    told = capsys.readouterr().out
+    for part in ("0 scans of CNV are too few", "no scan of an urgent class", "no density model"):
+        assert part in told
+    prediction = load(folder).predict(PhantomSource(patients=24, seed=9).read(0))
+    assert prediction.decision.referral in ("urgent", "defer")
+
+
+def test_a_rule_of_other_weights_is_not_used(run, tmp_path, monkeypatch):
+    folder, other = shutil.copytree(run, tmp_path / "run"), make_run(tmp_path / "other", seed=1)
+    assert call(monkeypatch, "recalibrate", f"run={folder}") == 0
+    shutil.copytree(folder / "frozen" / "decision", other / "frozen" / "decision")
+    assert load(folder).rule is not None
+    assert load(other).rule is None
 
 
 def test_the_api_gives_the_decision(run, tmp_path, monkeypatch, capsys):
@@ -119,6 +161,9 @@ def test_folders_with_other_labels(run, tmp_path, monkeypatch, capsys, folders, 
     scans = [one for one in PhantomSource(patients=24, seed=4).records if one.label in folders]
     assert report["scans"] == len(scans)
     assert report["figures"]["accuracy"]["value"] is not None
+    if labels:
+        assert report["scans_without_patient"] == len(scans)
+        assert "name no patient" in capsys.readouterr().out
     counted = {name: n for name, n in report["scans_by_group"].items() if n}
     wanted = {name.upper() for name in folders.values()}
     assert {name.upper() for name in counted} == wanted
@@ -141,6 +186,7 @@ def test_other_scans_of_trained_patients_are_found(run, tmp_path, monkeypatch, c
         (("run={run}", "data={tmp}/none"), "no such folder"),
         (("run={run}", "labels=AMD:CNV"), "labels="),
         (("run={run}", "split=train"), "split=train"),
+        (("run={run}", "data={tmp}/empty", "labels=A:CNV,a:DME"), "labels="),
         (("run={run}", "prevalence=CNV:2"), "prevalence="),
         (("run={run}", "data={tmp}/empty"), "no class folders"),
         (("recalibrate", "run={run}", "coverage=1"), "coverage=1"),

@@ -126,7 +126,18 @@ def test_groups_share_out_all_probability(order, seed):
 
 
 @pytest.mark.parametrize(
-    "text", ["AMD", "AMD:", ":CNV", "AMD:GLAUCOMA", "A:CNV,B:CNV+DME", "A:CNV,A2:cnv"]
+    "text",
+    [
+        "AMD",
+        "AMD:",
+        ":CNV",
+        "AMD:GLAUCOMA",
+        "A:CNV,B:CNV+DME",
+        "A:CNV,A2:cnv",
+        "AMD:CNV,amd:DRUSEN",
+        "drusen:CNV",
+        "urgent:CNV+DME",
+    ],
 )
 def test_labels_that_are_not_understood(text):
     with pytest.raises(UserError, match="labels="):
@@ -134,7 +145,8 @@ def test_labels_that_are_not_understood(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["CNV", "CNV:x", "AMD:0.1", "CNV:0.7,DME:0.7", "CNV:-0.1", "NORMAL:0.5"]
+    "text",
+    ["CNV", "CNV:x", "AMD:0.1", "CNV:0.7,DME:0.7", "CNV:-0.1", "NORMAL:0.5", "CNV:0.1,CNV:0.2"],
 )
 def test_prevalences_that_are_not_understood(text):
     with pytest.raises(UserError, match="prevalence="):
@@ -143,6 +155,7 @@ def test_prevalences_that_are_not_understood(text):
 
 def test_normal_is_what_is_left():
     shares = parse_prevalence("cnv:0.05,DME:0.15")
+    assert parse_prevalence("CNV:0.33,DME:0.56,DRUSEN:0.11")["NORMAL"] == 0
     assert shares == pytest.approx({"CNV": 0.05, "DME": 0.15, "DRUSEN": 0.0, "NORMAL": 0.8})
 
 
@@ -153,7 +166,24 @@ def test_a_rare_disease_lowers_its_precision():
     told = [
         appraise(
             outputs_of(4, truth), None, labelled_of(truth), resamples=10, prevalence=shares
-        ).report["precision_at_prevalence"]["precision"]["CNV"]
+        ).report["figures"]["CNV precision there"]["value"]
         for shares in (common, rare)
     ]
     assert told[0] > told[1] + 0.2
+
+
+def test_scans_that_name_no_patient_are_counted():
+    truth = np.arange(12) % 4
+    owners = [f"file:{index}" if index < 5 else str(index) for index in range(12)]
+    labelled = labelled_of(truth, patients=owners)
+    report = appraise(outputs_of(0, truth), None, labelled, resamples=10).report
+    assert report["scans_without_patient"] == 5
+
+
+def test_a_group_of_several_classes_has_no_simple_sampling_range():
+    groups = parse_groups("AMD:CNV+DRUSEN")
+    classes = np.arange(80) % 4
+    truth = np.array([0 if CLASSES[one] in ("CNV", "DRUSEN") else one // 2 + 1 for one in classes])
+    report = appraise(outputs_of(1, classes), rule_of(), labelled_of(truth, groups)).report
+    assert report["sets"]["by_group"]["AMD"]["sampling_range"] is None
+    assert report["sets"]["by_group"]["DME"]["sampling_range"] is not None

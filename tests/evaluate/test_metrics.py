@@ -164,5 +164,10 @@ def test_risk_at_full_coverage_is_the_error(seed, scans):
     assert coverage[-1] == 1
     assert risk[-1] == pytest.approx(1 - right.mean())
     assert ((risk >= 0) & (risk <= 1)).all()
+    order = rng.permutation(scans)
+    tied = np.round(confidence, 1)
+    np.testing.assert_allclose(
+        risk_coverage(tied, right)[1], risk_coverage(tied[order], right[order])[1], atol=1e-12
+    )
     _, oracle = risk_coverage(right.astype(float), right)
     assert (oracle <= risk + 1e-12).all()
