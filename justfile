@@ -40,6 +40,10 @@ explain *words:
 explain-report *settings:
     @python -m oct_jax.explain report "$@"
 
+# Write a run as ONNX files for others: `just export run=runs/mine`; `just export verify FOLDER`.
+export *words:
+    @python -m oct_jax.export "$@"
+
 # Look for leaks, duplicates, damaged files and shortcuts in a folder of scans: `just audit ROOT`.
 audit *settings:
     @python -m oct_jax.data audit "$@"

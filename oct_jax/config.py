@@ -436,6 +436,25 @@ class RecalibrateConfig:
     )
 
 
+@chz.chz
+class ExportConfig:
+    """Write a run as a bundle of ONNX files, or check one: `export verify FOLDER`."""
+
+    run: str | None = chz.field(
+        default=None,
+        validator=_not_empty,
+        doc="the run folder; none: the newest trained run under runs/",
+    )
+    out: str | None = chz.field(
+        default=None, validator=_not_empty, doc="the bundle's folder; none: export/ in the run"
+    )
+    calibration_scans: int = chz.field(
+        default=200,
+        validator=at_least(8),
+        doc="scans at most to calibrate int8 with, and to choose among its recipes by",
+    )
+
+
 class HelpRequested(Exception):
     """`--help` was among the words; the message is the text to print."""
 

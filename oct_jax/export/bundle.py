@@ -1,0 +1,324 @@
+"""From a trained run to a bundle folder.
+
+classifier.onnx          scans of any size and number, preprocessing inside
+classifier_mobile.onnx   one resized scan, every shape fixed, for phones' accelerators
+classifier_int8.onnx     the same in 8-bit integers, where it is as good
+*.ort                    each in onnxruntime's own format, for its reduced builds
+bundle.json              all that the metadata of the files says, and how they were tested
+golden/                  synthetic scans with the expected outputs of every stage
+README.md  MODEL_CARD.md  verify.py  LICENSE  SHA256SUMS
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import onnx
+from onnx import ModelProto
+from rich.console import Console
+
+from oct_jax.classifier import Classifier, latest_run, load
+from oct_jax.config import ExportConfig
+from oct_jax.data.datasets import open_data
+from oct_jax.data.source import Source
+from oct_jax.decision.referral import TIERS
+from oct_jax.explain.verified import fingerprint
+from oct_jax.export import documents
+from oct_jax.export.evidence import Split, answer, figures, read_split
+from oct_jax.export.golden import encode_pgm, make_golden
+from oct_jax.export.graph import IR_VERSION, OPSET, make_graphs
+from oct_jax.export.ort_format import convert
+from oct_jax.export.quantize import Quantized, left_out, search
+from oct_jax.export.verify import SUMS, mobile_usability, verify
+from oct_jax.files import read_json
+from oct_jax.train.run_folder import read_run_config
+from oct_jax.types import CLASSES, UserError
+
+LOWEST_ONNXRUNTIME = "1.18.0"
+"""That the bundle was tested on; see docs/export.md."""
+RESEARCH_USE = "Research use. Not a medical device."
+LICENCE = "Apache-2.0"
+
+_TEST_SCANS = 1000
+
+
+def export(config: ExportConfig, console: Console) -> Path:
+    """Writes a run's bundle, all of it or nothing, and verifies it.
+
+    Returns:
+      The bundle's folder.
+
+    Raises:
+      UserError: no trained run, a run that cannot be exported, or something of another kind where
+        the bundle should go.
+    """
+    run = latest_run() if config.run is None else Path(config.run).expanduser()
+    classifier = load(run)
+    out = run / "export" if config.out is None else Path(config.out).expanduser()
+    if out.exists() and not (out / SUMS).is_file():
+        raise UserError(f"{out}: exists and is not a bundle; give another out=")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
+        folder = Path(beside) / "bundle"
+        folder.mkdir()
+        write_bundle(folder, run, classifier, config, console)
+        problems = verify(folder)
+        if problems:
+            raise UserError(f"{run}: its bundle does not verify, so none is written: {problems[0]}")
+        _replace(folder, out)
+    console.print(f"{out}: whole; `python {out / 'verify.py'}` checks it anywhere", markup=False)
+    return out
+
+
+def write_bundle(
+    folder: Path, run: Path, classifier: Classifier, config: ExportConfig, console: Console
+) -> None:
+    """Fills an empty folder; the same bytes for the same run and the same versions."""
+    graphs = make_graphs(classifier)
+    source = _open_source(run, console)
+    preprocess = classifier.preprocess
+    test = quantized = measured = None
+    if isinstance(source, Source):
+        test = read_split(source, "test", preprocess, at_most=_TEST_SCANS)
+        quantized = _quantize(classifier, graphs.mobile, source, test, config, console)
+        if len(test):
+            answers = answer(graphs.mobile.SerializeToString(), test)
+            measured = figures(answers, test, classifier.rule)
+    else:
+        quantized = Quantized(None, left_out(f"the run's scans cannot be read ({source})"))
+    golden = make_golden(classifier)
+
+    about = describe(run, classifier)
+    models = {"classifier": graphs.any_size, "classifier_mobile": graphs.mobile}
+    if quantized.model is not None:
+        models["classifier_int8"] = quantized.model
+    for name, model in models.items():
+        _write_model(folder, name, model, about)
+    _write_golden(folder, golden, int8=quantized.model is not None)
+    about |= {
+        "files": {f"{name}.onnx": _interface(model) for name, model in models.items()},
+        "mobile_usability": mobile_usability(folder),
+        "int8": quantized.report,
+        "test": measured,
+    }
+    _write_json(folder / "bundle.json", about)
+    _write(folder / "README.md", documents.readme(about))
+    _write(folder / "MODEL_CARD.md", documents.model_card(about, _evidence(run, classifier)))
+    shutil.copyfile(Path(__file__).with_name("verify.py"), folder / "verify.py")
+    _write(folder / SUMS, sums_of(folder))
+
+
+def describe(run: Path, classifier: Classifier) -> dict[str, Any]:
+    """What every file of a bundle says of itself, as JSON values."""
+    origin = _provenance(run)
+    preprocess, rule = classifier.preprocess, classifier.rule
+    decision: dict[str, Any] = {
+        "calibrated": rule is not None,
+        "temperature": 1.0 if rule is None else rule.temperature,
+        "tiers": TIERS,
+    }
+    if rule is not None:
+        decision |= {
+            "set_thresholds": [float(value) for value in rule.set_thresholds],
+            "coverage": rule.coverage,
+            "urgent_threshold": rule.urgent_threshold,
+            "sensitivity": rule.sensitivity,
+            "outlier_threshold": None if rule.outliers is None else 1.0,
+            "fitted_on": rule.fitted_on,
+            "how": documents.HOW_TO_DECIDE,
+        }
+    return {
+        "format": 1,
+        "labels": list(CLASSES),
+        "synthetic": classifier.synthetic,
+        "research_use": RESEARCH_USE
+        + (" SYNTHETIC: trained on phantoms, says nothing of patients." * classifier.synthetic),
+        "licence": LICENCE,
+        "preprocessing": dataclasses.asdict(preprocess)
+        | {"resampling": "Pillow's antialiased bicubic on 8-bit grey", "grey": "ITU-R BT.601 luma"},
+        "decision": decision,
+        "model": {
+            "architecture": dataclasses.asdict(read_run_config(run).model),
+            "stage": classifier.stage,
+            "sha256": model_digest(classifier),
+        },
+        "run": {
+            "name": run.resolve().name,
+            "config_sha256": hashlib.sha256((run / "config.json").read_bytes()).hexdigest(),
+            "data_manifest_sha256": origin.get("data", {}).get("manifest_sha256"),
+            "scans": origin.get("data", {}).get("counts"),
+            "weights": _without_paths(origin.get("weights", {})),
+            "seed": origin.get("seed"),
+            "trained": origin.get("created"),
+            "trained_with": origin.get("versions"),
+        },
+        "exported_with": {
+            name: importlib.metadata.version(name)
+            for name in ("oct-jax", "jax", "jax2onnx", "onnx", "onnxruntime", "numpy")
+        },
+        "opset": OPSET,
+        "ir_version": IR_VERSION,
+        "lowest_onnxruntime": LOWEST_ONNXRUNTIME,
+    }
+
+
+def model_digest(classifier: Classifier) -> str:
+    """SHA-256 over all folded parameters."""
+    digest = hashlib.sha256()
+    leaves, _ = jax.tree_util.tree_flatten_with_path(classifier.variables.params)
+    for path, leaf in leaves:
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def sums_of(folder: Path) -> str:
+    """The lines of `SHA256SUMS`, as `sha256sum -c` reads them."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n"
+        for path in paths
+    ]
+    return "".join(lines)
+
+
+def _quantize(
+    classifier: Classifier,
+    mobile: ModelProto,
+    source: Source,
+    test: Split,
+    config: ExportConfig,
+    console: Console,
+) -> Quantized:
+    splits = {
+        split: read_split(source, split, classifier.preprocess, at_most=config.calibration_scans)
+        for split in ("calibration", "val")
+    }
+    console.print("int8: trying recipes", markup=False)
+    quantized = search(
+        mobile,
+        classifier.rule,
+        calibration=splits["calibration"],
+        validation=splits["val"],
+        test=test,
+    )
+    if quantized.model is None:
+        console.print(f"int8 is left out: {quantized.report['reason']}", markup=False)
+    return quantized
+
+
+def _open_source(run: Path, console: Console) -> Source | str:
+    """The run's scans, or why they are not to be had."""
+    settings = read_run_config(run).settings
+    try:
+        return open_data(
+            settings["data"],
+            manifest=run / "manifest.csv",
+            on_bad_scan=settings["on_bad_scan"],
+            seed=settings["seed"],
+            phantom_patients=settings["phantom_patients"],
+        ).source
+    except UserError as error:
+        console.print(f"{error}; exporting without int8 and without figures", markup=False)
+        return str(error)
+
+
+def _write_model(folder: Path, name: str, model: ModelProto, about: Mapping[str, Any]) -> None:
+    del model.metadata_props[:]
+    for key, value in metadata(about).items():
+        model.metadata_props.add(key=key, value=value)
+    path = folder / f"{name}.onnx"
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    path.with_suffix(".ort").write_bytes(convert(path))
+
+
+def metadata(about: Mapping[str, Any]) -> dict[str, str]:
+    """`metadata_props` of a file: text as it is, all else as JSON."""
+    return {
+        f"oct_jax.{name}": value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        for name, value in about.items()
+    }
+
+
+def _write_golden(folder: Path, golden: Any, *, int8: bool) -> None:
+    where = folder / "golden"
+    where.mkdir()
+    for name, scan in golden.scans.items():
+        (where / f"{name}.pgm").write_bytes(encode_pgm(scan))
+        (where / f"{name}.resized.pgm").write_bytes(encode_pgm(golden.resized[name]))
+    if int8:
+        split = Split(np.stack(list(golden.resized.values())), np.zeros(len(CLASSES), np.int32))
+        found = answer((folder / "classifier_int8.onnx").read_bytes(), split)
+        for case, probabilities in zip(golden.answers, found.probabilities, strict=True):
+            case["int8_probabilities"] = probabilities.tolist()
+    told = {"synthetic": True, "made_by": "oct_jax.data.phantom", "scans": golden.answers}
+    _write_json(where / "golden.json", told)
+
+
+def _interface(model: ModelProto) -> dict[str, Any]:
+    def tensors(values) -> dict[str, Any]:
+        return {
+            value.name: {
+                "type": onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name,
+                "shape": [
+                    axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim
+                ],
+            }
+            for value in values
+        }
+
+    return {
+        "opset": next(entry.version for entry in model.opset_import if not entry.domain),
+        "inputs": tensors(model.graph.input),
+        "outputs": tensors(model.graph.output),
+    }
+
+
+def _evidence(run: Path, classifier: Classifier) -> dict[str, Any]:
+    """What the run's own reports say, where it has them and they are of this very model."""
+    found = {}
+    for name in ("evaluation", "explanation"):
+        path = run / name / "report.json"
+        if path.is_file() and (report := read_json(path))["model"] == fingerprint(classifier):
+            found[name] = report
+    return found
+
+
+def _provenance(run: Path) -> dict[str, Any]:
+    path = run / "provenance.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def _without_paths(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """A weight source without the folders of the machine that it was on."""
+    told = dict(weights)
+    if "path" in told:
+        told["file"] = Path(told.pop("path")).name
+    return told
+
+
+def _write_json(path: Path, value: Any) -> None:
+    _write(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _replace(folder: Path, out: Path) -> None:
+    """Puts a whole folder in place of an old one; at no time is there half of either."""
+    if out.exists():
+        os.replace(out, folder.parent / "old")
+    os.replace(folder, out)
+    os.chmod(out, 0o755)

@@ -1,0 +1,131 @@
+"""What an exported model says of a split of the run's own scans."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime
+from jaxtyping import Float, Int
+
+from oct_jax.data.loader import in_order
+from oct_jax.data.preprocess import Preprocess
+from oct_jax.data.source import Source
+from oct_jax.decision.conformal import prediction_sets
+from oct_jax.decision.referral import TIERS, refer, urgency
+from oct_jax.decision.rule import DecisionRule
+from oct_jax.export.verify import run
+from oct_jax.types import CLASSES, LabelBatch, ScanBatch
+
+_BATCH = 32
+_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Split:
+    """Scans as the model eats them, and their labels."""
+
+    scans: ScanBatch
+    labels: LabelBatch
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Answers(NamedTuple):
+    """Outputs of a mobile model; a row for each scan.
+
+    Attributes:
+      probabilities: (scans, classes), calibrated where the run is.
+      heatmaps: of the predicted class, (scans, rows, columns).
+      outlier_scores: nan where the run has no density model.
+    """
+
+    probabilities: Float[np.ndarray, "scans classes"]
+    heatmaps: Float[np.ndarray, "scans rows columns"]
+    outlier_scores: Float[np.ndarray, "scans"]
+
+    @property
+    def labels(self) -> Int[np.ndarray, "scans"]:
+        """Indices of the most probable classes."""
+        return self.probabilities.argmax(1)
+
+
+def read_split(source: Source, split: str, preprocess: Preprocess, *, at_most: int) -> Split:
+    """The resized scans of a split; every n-th where there are more than `at_most`."""
+    chosen = source.select(split)
+    if not len(chosen):
+        size = preprocess.size
+        return Split(np.zeros((0, size, size), np.uint8), np.zeros(0, np.int32))
+    every = -(-len(chosen) // at_most)
+    batches = in_order(chosen, preprocess, batch_size=_BATCH, threads=_THREADS, every=every)
+    return Split(np.concatenate(list(batches)), chosen.labels[::every])
+
+
+def answer(model: bytes, split: Split) -> Answers:
+    """Runs a mobile model over the scans of a split."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    rows = []
+    for scan in split.scans:
+        outputs = run(session, {"scan": scan[None, None].astype(np.float32)})
+        probabilities = outputs["probabilities"][0]
+        score = outputs.get("outlier_score", np.full(1, np.nan, np.float32))[0]
+        rows.append((probabilities, outputs["heatmaps"][0, probabilities.argmax()], score))
+    return Answers(*(np.stack(column) for column in zip(*rows, strict=True)))
+
+
+def referrals(answers: Answers, rule: DecisionRule | None) -> list[str]:
+    """What the answers come to: a tier or `defer`; without a rule, the predicted class's tier."""
+    if rule is None:
+        return [TIERS[CLASSES[label]] for label in answers.labels]
+    probabilities = answers.probabilities.astype(np.float64)
+    sets = prediction_sets(probabilities, rule.set_thresholds.astype(np.float64))
+    urgent = urgency(probabilities) >= rule.urgent_threshold
+    return list(refer(sets, urgent, answers.outlier_scores > 1))
+
+
+def agreement(first: Sequence[str], second: Sequence[str]) -> float:
+    """Share of equal entries."""
+    return float(np.mean([a == b for a, b in zip(first, second, strict=True)]))
+
+
+def accuracy(answers: Answers, split: Split) -> float:
+    """Share of scans whose most probable class is the right one."""
+    return float((answers.labels == split.labels).mean())
+
+
+def figures(answers: Answers, split: Split, rule: DecisionRule | None) -> dict[str, Any]:
+    """Accuracy, sensitivity and specificity, each as (value, low, high, scans), and referrals.
+
+    Intervals are Wilson's at 95 %, over scans: scans of one patient are alike, so the truth is a
+    little wider.
+    """
+    right = answers.labels == split.labels
+    found: dict[str, Any] = {"scans": len(split), "accuracy": share(int(right.sum()), len(right))}
+    for part, chosen in (("sensitivity", True), ("specificity", False)):
+        found[part] = {}
+        for index, name in enumerate(CLASSES):
+            own = (split.labels == index) == chosen
+            hits = ((answers.labels == index) == chosen) & own
+            found[part][name] = share(int(hits.sum()), int(own.sum()))
+    counts = Counter(referrals(answers, rule))
+    found["referrals"] = {name: counts[name] for name in ("urgent", "routine", "observe", "defer")}
+    return found
+
+
+def share(hits: int, scans: int) -> list[float]:
+    """[share, low, high, scans] with Wilson's 95 % interval (Wilson 1927)."""
+    if not scans:
+        return [0.0, 0.0, 1.0, 0]
+    z = 1.959964
+    rate = hits / scans
+    centre = (rate + z * z / (2 * scans)) / (1 + z * z / scans)
+    half = z / (1 + z * z / scans) * math.sqrt(rate * (1 - rate) / scans + (z / (2 * scans)) ** 2)
+    low, high = min(centre - half, rate), max(centre + half, rate)
+    return [rate, max(0.0, low), min(1.0, high), scans]

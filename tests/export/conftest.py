@@ -1,0 +1,54 @@
+"""Narrow runs with decision rules, and the bundle of one, for every test of `export`."""
+
+from pathlib import Path
+
+import pytest
+from narrow_run import make_run
+from rich.console import Console
+
+from oct_jax.classifier import Classifier, load
+from oct_jax.config import ExportConfig
+from oct_jax.data.phantom import PhantomSource
+from oct_jax.decision.fit import fit_on_scans
+from oct_jax.decision.rule import write_rule
+from oct_jax.export import quantize
+from oct_jax.export.bundle import export
+
+
+def calibrate(run: Path) -> Path:
+    """Fits the decision rule of a run of phantoms."""
+    classifier = load(run)
+    source = PhantomSource(patients=24, seed=1)
+    rule = fit_on_scans(
+        classifier.model,
+        classifier.variables,
+        classifier.preprocess,
+        train=source.select("train"),
+        calibration=source.select("calibration"),
+        data="phantom",
+        threads=2,
+    )
+    write_rule(run / classifier.stage, rule)
+    return run
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory) -> Path:
+    return calibrate(make_run(tmp_path_factory.mktemp("run") / "narrow"))
+
+
+@pytest.fixture(scope="session")
+def classifier(run) -> Classifier:
+    return load(run)
+
+
+@pytest.fixture(scope="session")
+def bundle(run, tmp_path_factory) -> Path:
+    """Of a network with random weights: the gate is opened, so that there is an int8 model."""
+    out = tmp_path_factory.mktemp("bundle") / "bundle"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quantize, "LARGEST_DROP", 1.0)
+        patch.setattr(quantize, "LEAST_AGREEMENT", 0.0)
+        patch.setattr(quantize, "RECIPES", quantize.RECIPES[:2])
+        export(ExportConfig(run=str(run), out=str(out)), Console(quiet=True))
+    return out

@@ -1,0 +1,118 @@
+"""The int8 search: its gate, what it reports, and that it is deterministic."""
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oct_jax.data.phantom import PhantomSource
+from oct_jax.decision.rule import DecisionRule, decide
+from oct_jax.export import quantize
+from oct_jax.export.evidence import Answers, Split, agreement, answer, read_split, referrals, share
+from oct_jax.export.graph import make_graphs
+from oct_jax.export.quantize import Recipe, passes, search, squeeze_excite_nodes
+from oct_jax.model.inference import Outputs
+
+
+@pytest.fixture(scope="module")
+def mobile(classifier):
+    return make_graphs(classifier).mobile
+
+
+@pytest.fixture(scope="module")
+def split(classifier) -> Split:
+    source = PhantomSource(patients=24, seed=1)
+    return read_split(source, "val", classifier.preprocess, at_most=8)
+
+
+def test_int8_is_close_to_float_and_the_same_every_time(mobile, split):
+    recipe = Recipe("per channel", 8, "nothing")
+    first = quantize.quantize(mobile, recipe, split).SerializeToString(deterministic=True)
+    second = quantize.quantize(mobile, recipe, split).SerializeToString(deterministic=True)
+    assert first == second
+    assert len(first) < 0.5 * len(mobile.SerializeToString())
+    exact, found = answer(mobile.SerializeToString(), split), answer(first, split)
+    assert np.abs(exact.probabilities - found.probabilities).max() < 0.2
+
+
+def test_every_convolution_is_quantized(mobile, split):
+    model = quantize.quantize(mobile, Recipe("per channel", 8, "nothing"), split)
+    made_by = {output: node.op_type for node in model.graph.node for output in node.output}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == 46
+    assert all(
+        made_by.get(name) == "DequantizeLinear" for node in convolutions for name in node.input
+    )
+    floats = [
+        tensor
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT and not tensor.name.startswith("outliers/")
+    ]
+    hidden = 1280 // 4
+    assert max(np.prod(tensor.dims, dtype=int) for tensor in floats) <= 4 * hidden
+
+
+def test_the_minimalistic_network_has_no_squeeze_excite(mobile):
+    assert squeeze_excite_nodes(mobile) == set()
+
+
+def test_search_tells_all_it_tried_and_ships_what_passes(mobile, split, classifier, monkeypatch):
+    monkeypatch.setattr(quantize, "RECIPES", quantize.RECIPES[:3])
+    splits = {"calibration": split, "validation": split, "test": split}
+    monkeypatch.setattr(quantize, "LEAST_AGREEMENT", 0.0)
+    monkeypatch.setattr(quantize, "LARGEST_DROP", 1.0)
+    found = search(mobile, classifier.rule, **splits)
+    assert found.model is not None
+    assert found.report["shipped"]
+    assert len(found.report["search"]) == 2  # squeeze-excite is not tried where there is none
+    monkeypatch.setattr(quantize, "LEAST_AGREEMENT", 1.01)
+    refused = search(mobile, classifier.rule, **splits)
+    assert refused.model is None
+    assert not refused.report["shipped"]
+    assert "referrals" in refused.report["reason"]
+    assert len(refused.report["search"]) == 2
+
+
+@pytest.mark.parametrize("missing", ["calibration", "validation", "test"])
+def test_without_scans_there_is_no_int8_and_a_reason(mobile, split, missing):
+    splits = {"calibration": split, "validation": split, "test": split}
+    splits[missing] = Split(split.scans[:0], split.labels[:0])
+    found = search(mobile, None, **splits)
+    assert found.model is None
+    assert missing in found.report["reason"]
+
+
+@given(drop=st.floats(-0.1, 0.1), same=st.floats(0, 1))
+def test_the_gate_is_half_a_point_and_99_percent(drop, same):
+    row = {"float_accuracy": 0.9, "accuracy": 0.9 - drop, "referral_agreement": same}
+    assert passes(row) == (drop <= 0.005 + 1e-9 and same >= 0.99)
+
+
+@given(st.lists(st.sampled_from(["urgent", "defer"]), min_size=1), st.randoms())
+def test_agreement_is_1_with_itself_and_symmetric(said, random):
+    other = random.sample(said, len(said))
+    assert agreement(said, said) == 1
+    assert agreement(said, other) == agreement(other, said)
+
+
+@given(scans=st.integers(1, 500), part=st.floats(0, 1))
+def test_intervals_hold_their_share(scans, part):
+    hits = round(part * scans)
+    rate, low, high, count = share(hits, scans)
+    assert 0 <= low <= rate <= high <= 1
+    assert count == scans
+    assert low < high
+
+
+@given(label=st.integers(0, 3), certain=st.floats(0.3, 0.999), score=st.floats(0, 2))
+def test_answers_are_referred_as_the_run_refers(label, certain, score):
+    """Logits through the run's rule, and their probabilities through the exported model's."""
+    logits = np.zeros((1, 4), np.float32)
+    logits[0, label] = np.log(3 * certain / (1 - certain))
+    rule = DecisionRule(1.0, np.full(4, 0.25, np.float32), 0.45, 0.9, 0.99, 0.01, None)
+    said = decide(rule, Outputs(logits, np.zeros((1, 8), np.float32)))
+    maps = np.zeros((1, 2, 2), np.float32)
+    answers = Answers(said.probabilities.astype(np.float32), maps, np.array([score]))
+    wanted = "defer" if score > 1 else said.referrals[0]
+    assert referrals(answers, rule) == [wanted]
