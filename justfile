@@ -15,40 +15,49 @@ default:
     @just --list
 
 # Train both stages on synthetic scans, from nothing, and evaluate: the whole way in a few minutes.
+[no-exit-message]
 demo:
     @python -m oct_jax.train stage=frozen run=runs/demo {{ demo_model }} epochs=3 views=1
     @python -m oct_jax.train stage=finetune run=runs/demo {{ demo_training }}
     @python -m oct_jax.evaluate run=runs/demo resamples=200
 
 # Train one stage: stage=frozen, then stage=finetune; `just train --help` lists the settings.
+[no-exit-message]
 train *settings:
     @python -m oct_jax.train "$@"
 
 # Evaluate a run on scans that it was not trained on: `just evaluate run=... data=...`.
+[no-exit-message]
 evaluate *settings:
     @python -m oct_jax.evaluate "$@"
 
 # Fit a run's probabilities and thresholds to scans of your own; the model is not changed.
+[no-exit-message]
 recalibrate *settings:
     @python -m oct_jax.evaluate recalibrate "$@"
 
 # Explain scans: `just explain scan.png target=CNV`; `just explain --help` lists the settings.
+[no-exit-message]
 explain *words:
     @python -m oct_jax.explain "$@"
 
 # Test a run's explanations; scans are explained as "unverified" until the report is passed.
+[no-exit-message]
 explain-report *settings:
     @python -m oct_jax.explain report "$@"
 
 # Write a run as ONNX files for others: `just export run=runs/mine`; `just export verify FOLDER`.
+[no-exit-message]
 export *words:
     @python -m oct_jax.export "$@"
 
 # Look for leaks, duplicates, damaged files and shortcuts in a folder of scans: `just audit ROOT`.
+[no-exit-message]
 audit *settings:
     @python -m oct_jax.data audit "$@"
 
 # Build the records of a data set once, or its training cache: `just prepare ROOT out=FOLDER`.
+[no-exit-message]
 prepare *settings:
     @python -m oct_jax.data prepare "$@"
 

@@ -222,7 +222,8 @@ def read_rule(stage: Path) -> DecisionRule | None:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}: not a decision rule ({error!r}); `just recalibrate` makes one"
+            f"{path}: not a decision rule ({error!r}); delete {path.parent} and repeat the training"
+            " command, which only fits it anew"
         ) from error
 
 

@@ -114,7 +114,8 @@ def _panel(explanation: Explanation, marks: Sequence[str], scale: float) -> Imag
     write(204, f"evidence for {explanation.target} ({explanation.method})")
     _scale_bar(image, scale)
     write(244, "none", 12, _FAINT)
-    draw.text((178 * scale, 244 * scale), "this scan's peak", _FAINT, _font(12, scale))
+    right = ((_PANEL_WIDTH - _MARGIN) * scale, 244 * scale)
+    draw.text(right, "this scan's peak", _FAINT, _font(12, scale), anchor="ra")
     for number, line in enumerate(wrapped):
         write(274 + _LINE * number, line, 12, _WARNING)
     write(height - 30, RESEARCH_USE, 12)

@@ -167,7 +167,7 @@ def _explain_chunk(
         except OSError as error:
             failed.append(f"cannot write {task.output.parent}: {error.strerror}; give out=FOLDER")
             continue
-        _tell(console, task.scan, one, written, marks)
+        _tell(console, task.scan, one, written, [f"by {trained.folder}", *marks])
         over_input = enlarge(one.cells, classifier.preprocess.size)
         tiles[task.scan] = (overlay(small, over_input), _caption(task.scan, one))
     return tiles

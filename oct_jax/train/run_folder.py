@@ -156,10 +156,17 @@ def check_resumable(folder: Path, config: TrainConfig) -> None:
 def begin_run(
     folder: Path, run: RunConfig, records: Sequence[Record], origin: Mapping[str, Any]
 ) -> None:
-    """Writes what the stages share; whatever a former run left in the folder is dropped."""
+    """Writes what the stages share; whatever a former run left in the folder is dropped.
+
+    Raises:
+      UserError: the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"run={folder}: cannot make this folder: {error.strerror}") from error
     for name in (*STAGES, "evaluation", "explanation", "export"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
     write_manifest(records, folder / "manifest.csv")
     write_json(folder / "provenance.json", origin)
     write_run_config(folder, run)

@@ -156,6 +156,7 @@ def test_killed_again_and_again_it_resumes_to_the_same_bits(trained, tmp_path):
         (("stage=frozen", "run=new", "weights=no.safetensors"), "no.safetensors"),
         (("stage=frozen", "run=new", "manifest=no.csv", "data=."), "no.csv"),
         (("stage=frozen", "run=new", "epochs=many"), "epochs=many"),
+        (("stage=frozen", *SMALL, "run=runs/default/config.json/new"), "cannot make this folder"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing_behind(trained, words, line):
