@@ -45,10 +45,10 @@ from oct_jax.data.loader import feature_stream, prefetch
 from oct_jax.data.phantom import draw_anatomy, phantom_scan
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.model.fold import fold
-from oct_jax.model.inference import make_logits
+from oct_jax.model.inference import make_forward, predict_source
 from oct_jax.model.mobilenet_v3 import LARGE, MobileNetV3Config, make_divisible
 from oct_jax.model.protocol import build
-from oct_jax.train.feature_cache import cached_views, plain_features
+from oct_jax.train.feature_cache import cached_views
 from oct_jax.train.optimizer import make_optimizer
 from oct_jax.train.step import (
     StepRules,
@@ -257,7 +257,7 @@ def ours() -> Contender:
     model = build(config)
     variables = model.init(0)
     folded, folded_config = fold(variables, config)
-    logits = make_logits(build(folded_config), PREPROCESS)
+    forward = make_forward(build(folded_config), PREPROCESS)
     scans = np.random.default_rng(0).integers(0, 256, (BATCH, SIZE, SIZE), np.uint8)
     optimizer = make_optimizer(TrainConfig(stage="finetune"), optax.constant_schedule(1e-4))
     rules = StepRules(
@@ -276,8 +276,8 @@ def ours() -> Contender:
         return state
 
     tasks = {
-        "forward 1": repeat(lambda: logits(folded, scans[:1])),
-        "forward 32": repeat(lambda: logits(folded, scans)),
+        "forward 1": repeat(lambda: forward(folded, scans[:1])),
+        "forward 32": repeat(lambda: forward(folded, scans)),
         "step 32": repeat(train),
     }
     return Contender(tasks, compiled.memory_analysis().temp_size_in_bytes)
@@ -432,7 +432,7 @@ def show_frozen() -> None:
     epochs = frozen_epochs(source, variables)
 
     def one_pass() -> None:
-        plain_features(model, folded, source, PREPROCESS, threads=threads)
+        predict_source(model, folded, source, PREPROCESS, threads=threads)
 
     def stage(views: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
