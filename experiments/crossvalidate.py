@@ -37,7 +37,7 @@ from oct_jax.evaluate.run import outputs_of
 from oct_jax.evaluate.scans import open_labelled
 from oct_jax.files import read_json, write_json
 from oct_jax.train.loop import train
-from oct_jax.train.run_folder import read_settings
+from oct_jax.train.run_folder import STAGES, read_settings
 from oct_jax.types import CLASSES, UserError
 
 
@@ -46,14 +46,7 @@ def main(words: list[str]) -> None:
     given = read_words(words)
     out, root = Path(given["out"]), Path(given["data"]).expanduser()
     seeds = [int(seed) for seed in given["seeds"].split(",")]
-    stages = {
-        stage: [
-            f"{name.removeprefix(f'{stage}.')}={value}"
-            for name, value in given.items()
-            if name.startswith(f"{stage}.")
-        ]
-        for stage in ("frozen", "finetune")
-    }
+    stages = stage_words(given)
     console = Console(soft_wrap=True, highlight=False)
     out.mkdir(parents=True, exist_ok=True)
     same_words(out / "words.json", {n: v for n, v in given.items() if n != "resamples"})
@@ -85,6 +78,18 @@ def read_words(words: list[str]) -> dict[str, str]:
         if name not in given:
             raise UserError(f"{name}=: is missing")
     return given
+
+
+def stage_words(given: dict[str, str]) -> dict[str, list[str]]:
+    """The settings `frozen.x=y` and `finetune.x=y` as words `x=y` of each stage."""
+    return {
+        stage: [
+            f"{name.removeprefix(f'{stage}.')}={value}"
+            for name, value in given.items()
+            if name.startswith(f"{stage}.")
+        ]
+        for stage in STAGES
+    }
 
 
 def same_words(path: Path, words: dict[str, str]) -> None:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from crossvalidate import stage_words
 from rich.console import Console
 
 from oct_jax import CLASSES, UserError, command, load
@@ -108,14 +109,7 @@ def predict(
 ) -> list[str]:
     """Trains on a split and names the class of every test scan."""
     run = folder / "run"
-    words = {
-        stage: [
-            f"{name.removeprefix(stage + '.')}={value}"
-            for name, value in given.items()
-            if name.startswith(f"{stage}.")
-        ]
-        for stage in ("frozen", "finetune")
-    }
+    words = stage_words(given)
     first = [f"data={root}", f"weights={given['weights']}", f"manifest={folder / 'split.csv'}"]
     settings = ["stage=frozen", f"run={run}", *first, f"seed={seed}", *words["frozen"]]
     train(read_settings(settings), console)

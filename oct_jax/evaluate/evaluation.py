@@ -25,6 +25,7 @@ from oct_jax.evaluate.metrics import (
     confusion,
     figures,
     risk_coverage,
+    share_among,
     weighted_error,
 )
 from oct_jax.evaluate.scans import Group, Labelled
@@ -265,10 +266,10 @@ def _referral_figures(
     alarm = urgency(decisions.probabilities[drawn]) >= rule.urgent_threshold
     urgent, answered = wanted == "urgent", said != "defer"
     return found | {
-        "urgent sensitivity": _share(alarm, urgent),
-        "urgent specificity": _share(~alarm, ~urgent),
-        "urgent missed": _share(answered & (said != "urgent"), urgent),
-        "tier accuracy when answered": _share(said == wanted, answered),
+        "urgent sensitivity": share_among(alarm, urgent),
+        "urgent specificity": share_among(~alarm, ~urgent),
+        "urgent missed": share_among(answered & (said != "urgent"), urgent),
+        "tier accuracy when answered": share_among(said == wanted, answered),
     }
 
 
@@ -289,7 +290,3 @@ def _referral_table(
             for number, name in enumerate(names)
         },
     }
-
-
-def _share(holds: Bool[np.ndarray, "n"], among: Bool[np.ndarray, "n"]) -> float | None:
-    return float(holds[among].mean()) if among.any() else None

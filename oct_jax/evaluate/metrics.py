@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from sklearn.metrics import (
     average_precision_score,
     confusion_matrix,
@@ -69,7 +69,7 @@ def figures(probabilities: Probabilities, truth: Truth, names: Sequence[str]) ->
         found |= {
             f"{name} precision": _or_none(precision[group]),
             f"{name} recall": _or_none(recall[group]) if support[group] else None,
-            f"{name} specificity": _share(said != group, truth != group),
+            f"{name} specificity": share_among(said != group, truth != group),
             f"{name} F1": _or_none(f1[group]) if support[group] else None,
             f"{name} AUC": auc,
             f"{name} AP": ap,
@@ -205,5 +205,6 @@ def _or_none(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _share(numerator: np.ndarray, among: np.ndarray) -> float | None:
-    return float(numerator[among].mean()) if among.any() else None
+def share_among(holds: Bool[np.ndarray, "scans"], among: Bool[np.ndarray, "scans"]) -> float | None:
+    """The share of some scans for which something holds; None where there are none."""
+    return float(holds[among].mean()) if among.any() else None
