@@ -119,7 +119,7 @@ RUN_WIDE = (
     "seed",
 )
 # Settings that do not change what is computed: a resumed stage may be given others.
-FREE_ON_RESUME = ("checkpoint_steps", "threads", "restart")
+FREE_ON_RESUME = ("checkpoint_steps", "threads", "restart", "distributed")
 
 
 @chz.chz
@@ -229,6 +229,13 @@ class TrainConfig:
     )
     restart: bool = chz.field(
         default=False, doc="drop what this stage already has and train it from its start"
+    )
+    distributed: str | None = chz.field(
+        default=None,
+        validator=_not_empty,
+        doc="auto: train with the processes that JAX finds (TPU pod, Slurm, Open MPI, Kubernetes);"
+        " HOST:PORT/INDEX/COUNT: with those that are started with the same address and count;"
+        " all share the run folder",
     )
 
     @chz.validate

@@ -12,9 +12,12 @@ def main(words: list[str]) -> None:
     from rich.console import Console
 
     from oct_jax.train.loop import train
+    from oct_jax.train.processes import is_writer, join_processes
     from oct_jax.train.run_folder import read_settings
 
-    train(read_settings(words), Console(soft_wrap=True, highlight=False))
+    settings = read_settings(words)
+    join_processes(settings.distributed)
+    train(settings, Console(soft_wrap=True, highlight=False, quiet=not is_writer()))
 
 
 if __name__ == "__main__":

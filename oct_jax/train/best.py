@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from oct_jax.model.protocol import Variables
@@ -21,7 +22,7 @@ logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 def restore_best(stage_folder: Path, variables: Variables) -> tuple[Variables, dict[str, Any]]:
-    """The best variables of a stage, and what was saved with them.
+    """The best variables of a stage, as NumPy arrays, and what was saved with them.
 
     Args:
       stage_folder: `runs/<name>/<stage>`.
@@ -37,7 +38,7 @@ def restore_best(stage_folder: Path, variables: Variables) -> tuple[Variables, d
             restored = manager.restore(
                 manager.latest_step(),
                 args=ocp.args.Composite(
-                    variables=ocp.args.StandardRestore(jax.tree.map(abstract, variables._asdict())),
+                    variables=ocp.args.StandardRestore(jax.tree.map(_on_host, variables._asdict())),
                     meta=ocp.args.JsonRestore(),
                 ),
             )
@@ -60,7 +61,6 @@ def best_manager(stage_folder: Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(stage_folder.absolute() / "best", options=options)
 
 
-def abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    """The shape, type and placement of an array."""
-    sharding = getattr(leaf, "sharding", None)
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+def _on_host(leaf: Any) -> np.ndarray:
+    """Asks Orbax for a NumPy array: where it was on devices, they may be of another machine."""
+    return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)

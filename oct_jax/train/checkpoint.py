@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from grain.checkpoint import CheckpointRestore, CheckpointSave
 
 from oct_jax.model.protocol import Variables
-from oct_jax.train.best import abstract, best_manager
+from oct_jax.train.best import best_manager
 from oct_jax.train.step import TrainState
 
 
@@ -72,7 +72,7 @@ class Checkpoints:
         restored = self.last.restore(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(jax.tree.map(abstract, state)),
+                state=ocp.args.StandardRestore(jax.tree.map(_abstract, state)),
                 batches=CheckpointRestore(batches),
                 meta=ocp.args.JsonRestore(),
             ),
@@ -93,3 +93,7 @@ def open_checkpoints(stage_folder: Path) -> Generator[Checkpoints]:
     finally:
         last.close()
         best.close()
+
+
+def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

@@ -38,6 +38,7 @@ from oct_jax.train.feature_cache import cached_views
 from oct_jax.train.loss import class_weights, weighted_cross_entropy
 from oct_jax.train.optimizer import learning_rate_schedule, make_optimizer
 from oct_jax.train.precision import Precision, has_failed, resolve_precision
+from oct_jax.train.processes import is_writer, write_once
 from oct_jax.train.reporting import Reporter, draw_curves
 from oct_jax.train.run_folder import (
     RunConfig,
@@ -147,8 +148,8 @@ def prepare(config: TrainConfig, console: Console) -> tuple[Stage, Variables]:
         if not resumed:
             check_source(data.source, run.preprocess)
             origin = provenance(data.report, pretrained.source, config.seed)
-            begin_run(folder, run, data.source.records, origin)
-    begin_stage(folder, config)
+            write_once(lambda: begin_run(folder, run, data.source.records, origin))
+    write_once(lambda: begin_stage(folder, config))
     train_scans, val_scans = data.source.select("train"), data.source.select("val")
     stage = Stage(config, run, data.source, train_scans, val_scans, folder / config.stage)
     return stage, variables
@@ -209,7 +210,7 @@ def run_epochs(
         state, meta = restored
         console.print(f"resumes after step {int(state.step)} of {stage.total_steps}")
 
-    reporter = Reporter(stage.folder, console, first_step=int(state.step))
+    reporter = Reporter(stage.folder, console, first_step=int(state.step), writes=is_writer())
     with reporter.progress(stage.total_steps, int(state.step)) as progress:
         while meta["epoch"] < config.total_epochs:
             epoch = meta["epoch"] + 1
@@ -263,8 +264,11 @@ def is_best(balanced_accuracy: float, highest: float, scans: int) -> bool:
 def score(
     run: RunConfig, variables: Variables, source: Source, *, threads: int
 ) -> dict[str, float]:
-    """Scores of the folded model on every scan of a source; see `scores_of`."""
-    folded, config = fold(variables, run.model)
+    """Scores of the folded model on every scan of a source; see `scores_of`.
+
+    Every process scores all scans by itself, on its own first device.
+    """
+    folded, config = fold(jax.tree.map(np.asarray, variables), run.model)
     outputs = predict_source(build(config), folded, source, run.preprocess, threads=threads)
     return scores_of(np.asarray(outputs.logits), source.labels)
 
@@ -294,9 +298,10 @@ def finish(stage: Stage, rows: list[dict[str, Any]], console: Console) -> dict[s
         "test": score(stage.run, variables, test, threads=stage.config.threads),
         "scans": {split: len(stage.source.select(split)) for split in SPLITS},
     }
-    write_json(stage.folder / "summary.json", summary)
     mark = " (SYNTHETIC DATA)" if stage.run.synthetic else ""
-    draw_curves(rows, stage.folder / "curves.png", title=f"{stage.folder}{mark}")
+    if is_writer():
+        write_json(stage.folder / "summary.json", summary)
+        draw_curves(rows, stage.folder / "curves.png", title=f"{stage.folder}{mark}")
     console.print(
         f"{stage.config.stage}: best epoch {best['epoch']};"
         f" test accuracy {summary['test']['accuracy']:.4f},"
@@ -308,8 +313,6 @@ def finish(stage: Stage, rows: list[dict[str, Any]], console: Console) -> dict[s
 
 def _fit_rule(stage: Stage, variables: Variables, console: Console) -> None:
     """Calibrates the stage where there are calibration scans, and says so where there are none."""
-    if jax.process_index():
-        return
     calibration = stage.source.select("calibration")
     if not len(calibration):
         console.print(
@@ -330,10 +333,13 @@ def _fit_rule(stage: Stage, variables: Variables, console: Console) -> None:
         data=stage.config.data,
         threads=stage.config.threads,
     )
-    write_rule(stage.folder, rule)
+    if is_writer():
+        write_rule(stage.folder, rule)
 
 
 def _check_devices(config: TrainConfig) -> None:
+    if config.cache_features == "on" and jax.process_count() > 1:
+        raise UserError("cache_features=on: must be auto or off where several processes train")
     parts = jax.device_count() * config.accumulate
     if config.batch_size % parts:
         raise UserError(

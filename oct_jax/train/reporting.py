@@ -39,11 +39,15 @@ class Reporter:
     `metrics.jsonl` has one row an epoch; TensorBoard's events hold the same numbers.
     """
 
-    def __init__(self, folder: Path, console: Console, *, first_step: int):
-        """Opens the files; rows of steps from `first_step` on are dropped, they come again."""
+    def __init__(self, folder: Path, console: Console, *, first_step: int, writes: bool = True):
+        """Opens the files; rows of steps from `first_step` on are dropped, they come again.
+
+        Of several processes one `writes`; the others only keep the rows.
+        """
         self._path = folder / "metrics.jsonl"
         self._console = console
-        self._events = SummaryWriter(str(folder), purge_step=first_step)
+        self._writes = writes
+        self._events = SummaryWriter(str(folder), purge_step=first_step, write_to_disk=writes)
         self.rows = [row for row in read_metrics(self._path) if row["step"] <= first_step]
         self._write()
         self._header_shown = False
@@ -82,6 +86,8 @@ class Reporter:
         self._console.print("".join(f" {cell:>{_WIDTH}}" for cell in cells))
 
     def _write(self) -> None:
+        if not self._writes:
+            return
         write_atomic(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
 

@@ -222,8 +222,12 @@ def jit_step(step: TrainStep, mesh: Mesh) -> TrainStep:
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Puts the same values on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    """Puts the same values on every device of the mesh.
+
+    From the host: of an array on a local device, `device_put` to the devices of several processes
+    makes one that computes but cannot be saved (jax 0.10).
+    """
+    return jax.device_put(jax.tree.map(np.asarray, tree), NamedSharding(mesh, PartitionSpec()))
 
 
 def run_key(seed: int, mesh: Mesh) -> Key:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,8 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oct_jax import CLASSES, load
+from oct_jax.model.protocol import build
 from oct_jax.train.best import restore_best
 from oct_jax.train.loop import is_best
+from oct_jax.train.run_folder import read_run_config
 
 # One worker runs them all, so that the run that they look at is trained once.
 pytestmark = pytest.mark.xdist_group("trained_run")
@@ -146,6 +150,40 @@ def test_killed_again_and_again_it_resumes_to_the_same_bits(trained, tmp_path):
             assert mine == other
 
 
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("localhost", 0))
+        return bound.getsockname()[1]
+
+
+def in_two_processes(*words, cwd):
+    place = f"distributed=localhost:{free_port()}"
+    pair = [command(*words, f"{place}/{index}/2", cwd=cwd) for index in (0, 1)]
+    for process in pair:
+        out, err = process.communicate()
+        assert process.returncode == 0, out + err
+
+
+def test_two_processes_train_to_the_result_of_one(trained, tmp_path):
+    alone, together = trained / "runs" / "default", tmp_path / "runs" / "default"
+    shutil.copytree(alone, together)
+    shutil.rmtree(together / "finetune")
+    words = ("stage=finetune", "epochs=3", "learning_rate=1e-3", "batch_size=8")
+    in_two_processes(*words, cwd=tmp_path)
+    rows = [
+        [json.loads(row) for row in (folder / "finetune" / "metrics.jsonl").open()]
+        for folder in (alone, together)
+    ]
+    for one, other in zip(*rows, strict=True):
+        for name in ("epoch", "step", "learning_rate"):
+            assert one[name] == other[name]
+        np.testing.assert_allclose(other["loss"], one["loss"], rtol=1e-3)
+    shapes = build(read_run_config(alone).model).shapes
+    first, second = (restore_best(folder / "finetune", shapes)[0] for folder in (alone, together))
+    # Sums over two devices round differently, and Adam makes much of small gradients.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, rtol=0.02, atol=0.002), first, second)
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -156,6 +194,7 @@ def test_killed_again_and_again_it_resumes_to_the_same_bits(trained, tmp_path):
         (("stage=frozen", "run=new", "weights=no.safetensors"), "no.safetensors"),
         (("stage=frozen", "run=new", "manifest=no.csv", "data=."), "no.csv"),
         (("stage=frozen", "run=new", "epochs=many"), "epochs=many"),
+        (("stage=frozen", "run=new", "distributed=here/2/2"), "must be auto, or HOST:PORT/INDEX"),
         (("stage=frozen", *SMALL, "run=runs/default/config.json/new"), "cannot make this folder"),
     ],
 )
