@@ -121,9 +121,9 @@ def training_stream(
     """The endless stream of training batches, as a random-access Grain data set.
 
     Every run of `len(source)` consecutive scans holds each scan once, in an order of its own; a
-    batch may reach from one epoch into the next, so that none is dropped. Of the global batch b,
-    shard i of n holds the scans i, i + n, ...: the shards together are the batch that one process
-    alone would see.
+    batch may reach from one epoch into the next, so that none is dropped. Shard i of n holds the
+    i-th of n equal parts of every batch: the shards, one behind the other, are the batch that one
+    process alone would see.
 
     Args:
       source: the scans to train on.
@@ -137,8 +137,9 @@ def training_stream(
     small = len(source) * preprocess.size**2 <= MEMORY_BYTES
     scans = _ResizedScans(source, source.labels, preprocess, {} if small else None)
     stream = _endless(scans, seed).random_map(_RandomAugment(strengths))
-    # Sharded after augmentation, so that a scan's random numbers hang on its global position.
-    return stream[shard::shards].batch(batch_size // shards, drop_remainder=True)
+    # Sharded last, so that a scan's random numbers hang on its global position; by whole parts of
+    # a batch, so that it has the place in the batch, and the dropout, that one process gives it.
+    return stream.batch(batch_size // shards, drop_remainder=True)[shard::shards]
 
 
 def feature_stream(

@@ -5,8 +5,9 @@ change these, or are drawn between the layers. Brightness is on the display's sc
 fourth root of the echo's intensity, as clinical scanners export it), and so is the speckle.
 
 All that is not a lesion (size, position, tilt, brightness, noise, shadows, borders) has the same
-distribution in every class, so that nothing but the lesion tells the class. Synthetic scans test
-software; a score on them says nothing about patients.
+distribution in every class, so that nothing but the lesion tells the class. Lesions lie anywhere
+along the scan, not about the fovea as in patients: a heatmap must find them, and cannot be right by
+lying in the centre. Synthetic scans test software; a score on them says nothing about patients.
 """
 
 from __future__ import annotations
@@ -248,14 +249,13 @@ def _drusen(section: _Section, rng: np.random.Generator) -> _Blobs:
     """Several deposits between RPE and Bruch's membrane that lift the RPE."""
     deposit = np.zeros(section.width, np.float32)
     largest = rng.uniform(8, 20)
-    spread = rng.uniform(30, 110)
+    middle, spread = _anywhere(section, rng), rng.uniform(20, 60)
     for height in largest * rng.uniform(0.35, 1.0, rng.integers(3, 13)) ** 1.3:
-        centre = section.fovea + spread * rng.normal()
+        centre = middle + spread * rng.normal()
         mound = section.bump(centre, height * rng.uniform(0.5, 1.1) + 2, rng.uniform(2, 3))
         np.maximum(deposit, height * mound, out=deposit)
     # One of them is always within the scan, and of the largest size.
-    centre = np.clip(section.fovea + 30 * rng.normal(), 60, section.width - 60)
-    np.maximum(deposit, largest * section.bump(centre, 0.8 * largest + 2), out=deposit)
+    np.maximum(deposit, largest * section.bump(middle, 0.8 * largest + 2), out=deposit)
     _lift(section, "deposit", deposit, absorbed=0.75)
     section.level[_INDEX["deposit"]] *= rng.uniform(0.75, 1.25)
     return _no_blobs
@@ -263,7 +263,7 @@ def _drusen(section: _Section, rng: np.random.Generator) -> _Blobs:
 
 def _dme(section: _Section, rng: np.random.Generator) -> _Blobs:
     """Dark cysts in a swollen retina, sometimes with hard exudates or fluid beneath it."""
-    centre = np.clip(section.fovea + 45 * rng.normal(), 90, section.width - 90)
+    centre = _anywhere(section, rng)
     spread = rng.uniform(25, 90)
     swelling = rng.uniform(10, 75) * section.bump(centre, 1.2 * spread)
     section.thickness[_INDEX["inl"]] += 0.35 * swelling
@@ -285,7 +285,7 @@ def _dme(section: _Section, rng: np.random.Generator) -> _Blobs:
 
 def _cnv(section: _Section, rng: np.random.Generator) -> _Blobs:
     """A bright membrane under the retina or under an uneven, raised RPE, with fluid beside it."""
-    centre = np.clip(section.fovea + 45 * rng.normal(), 90, section.width - 90)
+    centre = _anywhere(section, rng)
     spread = rng.uniform(22, 75)
     body = section.bump(centre, spread, rng.uniform(2, 4))
     uneven = np.clip(1 + 0.3 * _wander(rng, 1, section.width, 12)[0], 0.3, 1.8)
@@ -316,6 +316,11 @@ _LESIONS: dict[str, Callable[[_Section, np.random.Generator], _Blobs]] = {
     "DRUSEN": _drusen,
     "NORMAL": _normal,
 }
+
+
+def _anywhere(section: _Section, rng: np.random.Generator) -> float:
+    """The column of a lesion's middle."""
+    return rng.uniform(70, section.width - 70)
 
 
 def _lift(section: _Section, layer: str, height: np.ndarray, absorbed: float) -> None:
