@@ -61,6 +61,10 @@ PASSED = {
         test: {"random": (0.2, 0.1, 0.3), "centre": (0.2, 0.1, 0.3)}
         for test in ("deletion", "insertion", "road")
     },
+    "advantage_on_lesions": {
+        test: {"random": (0.2, 0.1, 0.3), "centre": (0.2, 0.1, 0.3)}
+        for test in ("deletion", "insertion")
+    },
     "randomised": {"the head": (0.1, 0.0, 0.2), "all weights": (0.1, 0.0, 0.2)},
     "lesions": {"map": {"pointing_game": (0.95, 0.9, 1.0)}},
 }
@@ -84,7 +88,8 @@ def test_good_figures_pass():
     [
         spoiled("advantage", "deletion", "random", value=(0.2, -0.01, 0.4)),
         spoiled("advantage", "insertion", "random", value=(0.2, -0.01, 0.4)),
-        spoiled("advantage", "insertion", "centre", value=(-0.2, -0.3, -0.1)),
+        spoiled("advantage_on_lesions", "insertion", "centre", value=(-0.2, -0.3, -0.1)),
+        spoiled("advantage_on_lesions", "deletion", "random", value=(0.2, -0.01, 0.4)),
         spoiled("randomised", "all weights", value=(0.4, 0.3, 0.6)),
         spoiled("lesions", "map", "pointing_game", value=(0.85, 0.8, 0.9)),
     ],
@@ -95,4 +100,5 @@ def test_one_bad_figure_fails(figures):
 
 def test_centre_and_lesions_count_on_phantoms_alone():
     figures = spoiled("advantage", "deletion", "centre", value=(-0.2, -0.3, -0.1))
-    assert all(criteria(figures | {"lesions": {}}).values())
+    assert all(criteria(figures).values())  # normal scans have nothing to find
+    assert all(criteria(figures | {"lesions": {}, "advantage_on_lesions": {}}).values())
