@@ -103,3 +103,20 @@ def test_half_precision_keeps_its_type_and_float32_statistics(dtype):
     z, mean, var = layers.batch_norm_train(y, jnp.ones(4), jnp.zeros(4), epsilon=1e-3)
     assert z.dtype == x.dtype
     assert mean.dtype == var.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("activation", ["none", "hard_swish"])
+def test_gradients_in_half_precision_are_those_of_float32_to_its_rounding(dtype, activation):
+    x, kernel = normal(0, 2, 8, 8, 4), normal(1, 3, 3, 1, 4)
+    scale, bias = 1 + 0.1 * normal(2, 4), normal(3, 4)
+
+    def unit(x, kernel):
+        y = layers.depthwise_conv(x, kernel.astype(x.dtype), stride=2)
+        out = layers.batch_norm_train(y, scale, bias, epsilon=1e-3, activation=activation)[0]
+        return out.astype(jnp.float32)
+
+    exact = value_and_gradients(unit, x, kernel)
+    for half, full in zip(value_and_gradients(unit, x.astype(dtype), kernel), exact, strict=True):
+        error = np.linalg.norm(np.float32(half) - full) / np.linalg.norm(full)
+        assert error < 4 * float(jnp.finfo(dtype).eps)
