@@ -181,7 +181,9 @@ def test_two_processes_train_to_the_result_of_one(trained, tmp_path):
     shapes = build(read_run_config(alone).model).shapes
     first, second = (restore_best(folder / "finetune", shapes)[0] for folder in (alone, together))
     # Sums over two devices round differently, and Adam makes much of small gradients.
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, rtol=0.02, atol=0.002), first, second)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(b, a, rtol=0.02, atol=0.002), first, second
+    )
 
 
 @pytest.mark.parametrize(
