@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, PRNGKeyArray
 
 from oct_jax.model.layers import (
+    CONVOLVED,
     Activation,
     ConvNorm,
     Lowering,
@@ -78,8 +79,9 @@ class MobileNetV3Config:
       dtype: of the backbone's arithmetic; parameters, statistics and the head stay float32.
       folded: BatchNorm is folded into the convolutions (see `oct_jax.model.fold`).
       lowering: `"conv"` writes every convolution as one, for ONNX; see `layers`.
-      remat: `"blocks"` recomputes each inverted residual in the backward pass rather than keep
-        its activations.
+      remat: what the backward pass computes again rather than keep. `"activations"`: BatchNorm and
+        activations, of which the forward pass keeps the convolutions' outputs alone; `"blocks"`:
+        each inverted residual, of which it keeps the input.
     """
 
     variant: Variant = "large"
@@ -93,7 +95,7 @@ class MobileNetV3Config:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     folded: bool = False
     lowering: Lowering = "auto"
-    remat: Literal["none", "blocks"] = "none"
+    remat: Literal["none", "activations", "blocks"] = "none"
 
 
 def make_divisible(value: int | float, divisor: int = 8) -> int:
@@ -196,6 +198,12 @@ class InvertedResidual(nnx.Module):
         return x + y if self.residual else y
 
 
+_KEPT = {
+    "activations": jax.checkpoint_policies.save_only_these_names(CONVOLVED),
+    "blocks": jax.checkpoint_policies.nothing_saveable,
+}
+
+
 class Backbone(nnx.Module):
     """Images to the last feature map."""
 
@@ -213,7 +221,7 @@ class Backbone(nnx.Module):
         self.last = _conv_norm(
             config, rngs, features, feature_channels(config), activation=activation
         )
-        self.remat = config.remat == "blocks"
+        self.remat = config.remat
 
     def __call__(self, images: Images, *, train: bool) -> FeatureMap:
         """Maps normalised images to (batch, height/32, width/32, feature_channels)."""
@@ -221,8 +229,8 @@ class Backbone(nnx.Module):
         def apply(block, x):
             return block(x, train=train)
 
-        if self.remat:
-            apply = nnx.remat(apply)
+        if self.remat != "none":
+            apply = nnx.remat(apply, policy=_KEPT[self.remat])
         x = self.stem(images, train=train)
         for row in range(len(self.blocks)):
             x = apply(self.blocks[str(row)], x)

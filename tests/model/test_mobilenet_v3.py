@@ -104,7 +104,8 @@ def test_evaluation_returns_the_statistics_it_was_given(narrow):
     assert all(a is b for a, b in zip(given, returned, strict=True))
 
 
-def test_remat_changes_neither_gradient_nor_statistics(monkeypatch):
+@pytest.mark.parametrize("remat", ["activations", "blocks"])
+def test_remat_changes_neither_gradient_nor_statistics(monkeypatch, remat):
     monkeypatch.setattr(mobilenet_v3, "LARGE", LARGE[1:3])  # what holds for these holds for all
     images = jnp.asarray(IMAGES)
 
@@ -126,7 +127,7 @@ def test_remat_changes_neither_gradient_nor_statistics(monkeypatch):
         return "remat" in text, nnx.to_pure_dict(stats), jax.jit(gradient)(params, stats)
 
     no_remat, _, (plain, plain_stats) = gradient_of(NARROW)
-    has_remat, before, (again, stats) = gradient_of(dataclasses.replace(NARROW, remat="blocks"))
+    has_remat, before, (again, stats) = gradient_of(dataclasses.replace(NARROW, remat=remat))
     assert (no_remat, has_remat) == (False, True)
     scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(plain))
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
