@@ -111,6 +111,7 @@ RUN_WIDE = (
     "manifest",
     "on_bad_scan",
     "phantom_patients",
+    "backbone",
     "weights",
     "variant",
     "width",
@@ -144,11 +145,17 @@ class TrainConfig:
     phantom_patients: int = chz.field(
         default=240, validator=at_least(24), doc="synthetic patients, where data=phantom"
     )
+    backbone: str = chz.field(
+        default="mobilenetv3",
+        validator=_not_empty,
+        doc="mobilenetv3, resnet50, resnet152, efficientnetb0, efficientnetb3, vit, or MODULE:CLASS"
+        " of your own (docs/backbones.md)",
+    )
     weights: str = chz.field(
         default="auto",
         validator=_not_empty,
-        doc="timm, torchvision, torchvision_v1, keras, minimalistic, random or a file;"
-        " auto: timm for scans, random for the phantom",
+        doc="timm, torchvision, torchvision_v1, keras, minimalistic, random or a file; of other"
+        " backbones keras, random or a file; auto: timm or keras for scans, random for the phantom",
     )
     variant: Literal["large", "large_minimalistic"] = chz.field(
         default="large", doc="architecture, where weights=random; a weight file brings its own"
@@ -246,6 +253,15 @@ class TrainConfig:
             raise UserError(
                 f"accumulate={self.accumulate}: must divide batch_size={self.batch_size}"
             )
+
+    @chz.validate
+    def _variants_are_of_mobilenet(self) -> None:
+        for name, default in (("variant", "large"), ("width", 1.0)):
+            value = getattr(self, name)
+            if self.backbone != "mobilenetv3" and value != default:
+                raise UserError(
+                    f"{name}={value}: is of backbone=mobilenetv3 alone, not of {self.backbone}"
+                )
 
     @chz.validate
     def _cache_needs_a_frozen_backbone(self) -> None:

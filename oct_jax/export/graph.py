@@ -26,8 +26,8 @@ from onnx import ModelProto, TensorProto, compose, helper, numpy_helper
 from oct_jax.classifier import Classifier
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.decision.outliers import OutlierModel
-from oct_jax.model.mobilenet_v3 import MobileNetV3Config, last_activation
-from oct_jax.model.protocol import NNXModel, Variables, build
+from oct_jax.model.mobilenet_v3 import MobileNetV3Config, NNXModel, last_activation
+from oct_jax.model.protocol import Variables, build
 from oct_jax.types import CLASSES, UserError
 
 OPSET = 18
@@ -62,7 +62,9 @@ def make_graphs(classifier: Classifier) -> Graphs:
       UserError: the run cannot be written as ONNX; the line says why.
     """
     if not isinstance(classifier.model, NNXModel):
-        raise UserError(f"{type(classifier.model).__name__}: only MobileNetV3 can be exported")
+        raise UserError(
+            f"{type(classifier.model).__name__}: only runs of backbone=mobilenetv3 can be exported"
+        )
     if classifier.preprocess.resize != "squash":
         raise UserError(
             f"resize={classifier.preprocess.resize}: the exported graph can only squash a scan;"

@@ -1,17 +1,13 @@
 """BatchNorm folded into the convolutions before it: the one form that inference runs."""
 
-import dataclasses
-
-from oct_jax.model.mobilenet_v3 import MobileNetV3Config
-from oct_jax.model.protocol import Tree, Variables
+from oct_jax.model.protocol import ModelConfig, Tree, Variables
 
 
-def fold(variables: Variables, config: MobileNetV3Config) -> tuple[Variables, MobileNetV3Config]:
-    """Rewrites a trained model as the same function without BatchNorm.
+def fold(variables: Variables, config: ModelConfig) -> tuple[Variables, ModelConfig]:
+    """Rewrites a trained model as the form that inference runs.
 
-    With running mean m and variance v, scale g and shift b (Jacob et al. 2018, section 3.2):
-    W' = W g / sqrt(v + epsilon) and b' = b - m g / sqrt(v + epsilon). Evaluation output is that
-    of the unfolded model up to rounding; `stats` is left without a leaf.
+    Evaluation output is that of the unfolded model up to rounding. MobileNetV3 loses its
+    BatchNorm; other backbones stay as they are, with BatchNorm in its evaluation form.
 
     Args:
       variables: of the unfolded model.
@@ -20,17 +16,23 @@ def fold(variables: Variables, config: MobileNetV3Config) -> tuple[Variables, Mo
     Returns:
       The variables and the config of the folded model; a folded one is returned as it is.
     """
-    if config.folded:
-        return variables, config
-    backbone = _fold(variables.params["backbone"], variables.stats["backbone"], config.bn_epsilon)
-    params = {**variables.params, "backbone": backbone}
-    return Variables(params, {"backbone": {}}), dataclasses.replace(config, folded=True)
+    return config.fold(variables)
 
 
-def _fold(params: Tree, stats: Tree, epsilon: float) -> Tree:
+def fold_batch_norm(params: Tree, stats: Tree, epsilon: float) -> Tree:
+    """Parameters of the same function without BatchNorm.
+
+    With running mean m and variance v, scale g and shift b (Jacob et al. 2018, section 3.2):
+    W' = W g / sqrt(v + epsilon) and b' = b - m g / sqrt(v + epsilon).
+
+    Args:
+      params: of a unit, `kernel`, `scale` and `bias`, or a tree of units.
+      stats: `mean` and `var` of each unit, in the same tree.
+      epsilon: that was added to variances.
+    """
     if "scale" not in params:
         return {
-            name: _fold(child, stats[name], epsilon) if name in stats else child
+            name: fold_batch_norm(child, stats[name], epsilon) if name in stats else child
             for name, child in params.items()
         }
     # Every kernel has its output channels last, so one product fits all three shapes. Operators

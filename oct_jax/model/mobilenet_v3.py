@@ -4,7 +4,8 @@ The network is a `backbone`, images to feature map, and a `head`, feature map to
 each can be trained, explained or exported without the other.
 """
 
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, PRNGKeyArray
 
+from oct_jax.model.fold import fold_batch_norm
 from oct_jax.model.layers import (
     CONVOLVED,
     Activation,
@@ -21,6 +23,7 @@ from oct_jax.model.layers import (
     activate,
     global_average_pool,
 )
+from oct_jax.model.protocol import Model, Tree, Variables, initial, path_name
 from oct_jax.types import FeatureMap, Images, Logits, Padding
 
 Variant: TypeAlias = Literal["large", "large_minimalistic"]
@@ -96,6 +99,28 @@ class MobileNetV3Config:
     folded: bool = False
     lowering: Lowering = "auto"
     remat: Literal["none", "activations", "blocks"] = "none"
+
+    def build(self) -> Model:
+        """The model; traces the module."""
+        module = nnx.eval_shape(lambda: MobileNetV3(self, rngs=nnx.Rngs(0)))
+        backbone, params, stats = nnx.split(module.backbone, nnx.Param, nnx.BatchStat)
+        head, head_params = nnx.split(module.head, nnx.Param)
+        shapes = Variables(
+            {"backbone": _arrays(params), "head": _arrays(head_params)},
+            {"backbone": _arrays(stats)},
+        )
+        return NNXModel(self, shapes, backbone, head)
+
+    def fold(self, variables: Variables) -> "tuple[Variables, MobileNetV3Config]":
+        """The same function without BatchNorm; `stats` is left without a leaf."""
+        if self.folded:
+            return variables, self
+        params = variables.params | {
+            "backbone": fold_batch_norm(
+                variables.params["backbone"], variables.stats["backbone"], self.bn_epsilon
+            )
+        }
+        return Variables(params, {"backbone": {}}), dataclasses.replace(self, folded=True)
 
 
 def make_divisible(value: int | float, divisor: int = 8) -> int:
@@ -268,3 +293,66 @@ class MobileNetV3(nnx.Module):
     def __init__(self, config: MobileNetV3Config, *, rngs: nnx.Rngs):
         self.backbone = Backbone(config, rngs=rngs)
         self.head = Head(config, rngs=rngs)
+
+
+@dataclass(frozen=True)
+class NNXModel:
+    """`Model` by an NNX module whose submodules are exactly `backbone` and `head`.
+
+    Two of them are equal when their configs are. The graph definitions are the module without
+    its arrays; merging them with arrays inside each function keeps the functions pure.
+    """
+
+    config: MobileNetV3Config
+    shapes: Variables = field(repr=False, compare=False)
+    _backbone: nnx.GraphDef = field(repr=False, compare=False)
+    _head: nnx.GraphDef = field(repr=False, compare=False)
+
+    @property
+    def num_classes(self) -> int:
+        """Length of the logits."""
+        return self.config.num_classes
+
+    def features_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(rows, columns, features) of the feature map of one image."""
+        return -(-height // STRIDE), -(-width // STRIDE), feature_channels(self.config)
+
+    def init(self, seed: int) -> Variables:
+        """Fresh variables, the same for the same seed."""
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: initial(path_name(path[1:]), leaf.shape, seed), self.shapes
+        )
+
+    def features(
+        self, variables: Variables, images: Images, *, train: bool
+    ) -> tuple[FeatureMap, Tree]:
+        """The last feature map and the statistics after it; see `Model.features`."""
+        backbone = nnx.merge(
+            self._backbone,
+            nnx.State(variables.params["backbone"]),
+            nnx.State(variables.stats["backbone"]),
+            copy=True,
+        )
+        feature_map = backbone(images, train=train)
+        if not train:
+            return feature_map, variables.stats
+        return feature_map, {"backbone": _arrays(nnx.state(backbone, nnx.BatchStat))}
+
+    def pool(self, features: FeatureMap) -> FeatureMap:
+        """The head's own global average pooling, which changes nothing when done twice."""
+        return global_average_pool(features.astype(jnp.float32))
+
+    def head(
+        self,
+        variables: Variables,
+        features: FeatureMap,
+        *,
+        dropout_key: PRNGKeyArray | None = None,
+    ) -> Logits:
+        """Float32 logits; see `Model.head`."""
+        head = nnx.merge(self._head, nnx.State(variables.params["head"]), copy=True)
+        return head(features, dropout_key=dropout_key)
+
+
+def _arrays(state: nnx.State) -> Tree:
+    return nnx.to_pure_dict(state)

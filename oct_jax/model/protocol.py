@@ -4,17 +4,14 @@ import functools
 import hashlib
 import math
 import zlib
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, PRNGKeyArray
 
-from oct_jax.model.layers import global_average_pool
-from oct_jax.model.mobilenet_v3 import STRIDE, MobileNetV3, MobileNetV3Config, feature_channels
 from oct_jax.types import FeatureMap, Images, Logits
 
 Tree: TypeAlias = dict[str, Any]
@@ -92,75 +89,56 @@ class Model(Protocol):
     def __hash__(self) -> int: ...
 
 
-@dataclass(frozen=True)
-class NNXModel:
-    """`Model` by an NNX module whose submodules are exactly `backbone` and `head`.
+@runtime_checkable
+class ModelConfig(Protocol):
+    """Which network: a frozen dataclass of JSON values, from which `build` makes the model.
 
-    Two of them are equal when their configs are. The graph definitions are the module without
-    its arrays; merging them with arrays inside each function keeps the functions pure.
+    `dataclasses.replace` of `dropout`, `dtype` and `remat` gives the form that a stage trains;
+    the variables fit all forms.
     """
 
-    config: MobileNetV3Config
-    shapes: Variables = field(repr=False, compare=False)
-    _backbone: nnx.GraphDef = field(repr=False, compare=False)
-    _head: nnx.GraphDef = field(repr=False, compare=False)
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
-    @property
-    def num_classes(self) -> int:
-        """Length of the logits."""
-        return self.config.num_classes
+    def build(self) -> Model:
+        """The model; allocates no array.
 
-    def features_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """(rows, columns, features) of the feature map of one image."""
-        return -(-height // STRIDE), -(-width // STRIDE), feature_channels(self.config)
+        Raises:
+          UserError: the network has no such form.
+        """
+        ...
 
-    def init(self, seed: int) -> Variables:
-        """Fresh variables, the same for the same seed."""
-        return jax.tree_util.tree_map_with_path(
-            lambda path, leaf: _initial(path_name(path[1:]), leaf.shape, seed), self.shapes
-        )
+    def fold(self, variables: Variables) -> "tuple[Variables, ModelConfig]":
+        """Variables and config of the form that inference runs; of such a form, both as given."""
+        ...
 
-    def features(
-        self, variables: Variables, images: Images, *, train: bool
-    ) -> tuple[FeatureMap, Tree]:
-        """The last feature map and the statistics after it; see `Model.features`."""
-        backbone = nnx.merge(
-            self._backbone,
-            nnx.State(variables.params["backbone"]),
-            nnx.State(variables.stats["backbone"]),
-            copy=True,
-        )
-        feature_map = backbone(images, train=train)
-        if not train:
-            return feature_map, variables.stats
-        return feature_map, {"backbone": _arrays(nnx.state(backbone, nnx.BatchStat))}
+    def __hash__(self) -> int: ...
 
-    def pool(self, features: FeatureMap) -> FeatureMap:
-        """The head's own global average pooling, which changes nothing when done twice."""
-        return global_average_pool(features.astype(jnp.float32))
 
-    def head(
-        self,
-        variables: Variables,
-        features: FeatureMap,
-        *,
-        dropout_key: PRNGKeyArray | None = None,
-    ) -> Logits:
-        """Float32 logits; see `Model.head`."""
-        head = nnx.merge(self._head, nnx.State(variables.params["head"]), copy=True)
-        return head(features, dropout_key=dropout_key)
+@dataclass(frozen=True)
+class Pretrained:
+    """Variables, the model that they fit, and what they want of its input.
+
+    Attributes:
+      variables: float32, on the default device.
+      config: of the model.
+      mean: of the input's channels on the [0, 1] scale.
+      std: of the input's channels on the [0, 1] scale.
+      source: provenance: name, and for a file its path, url, sha256 and layout.
+      note: one line for the user on what was loaded and what is fresh.
+    """
+
+    variables: Variables
+    config: ModelConfig
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: dict[str, Any]
+    note: str
 
 
 @functools.lru_cache(maxsize=32)
-def build(config: MobileNetV3Config) -> Model:
-    """The model of a config; allocates no array, and traces the module once."""
-    module = nnx.eval_shape(lambda: MobileNetV3(config, rngs=nnx.Rngs(0)))
-    backbone, params, stats = nnx.split(module.backbone, nnx.Param, nnx.BatchStat)
-    head, head_params = nnx.split(module.head, nnx.Param)
-    shapes = Variables(
-        {"backbone": _arrays(params), "head": _arrays(head_params)}, {"backbone": _arrays(stats)}
-    )
-    return NNXModel(config, shapes, backbone, head)
+def build(config: ModelConfig) -> Model:
+    """The model of a config; allocates no array, and traces the network once."""
+    return config.build()
 
 
 def path_name(path: tuple[jax.tree_util.DictKey, ...]) -> str:
@@ -168,23 +146,24 @@ def path_name(path: tuple[jax.tree_util.DictKey, ...]) -> str:
     return "/".join(key.key for key in path)
 
 
-def _initial(path: str, shape: tuple[int, ...], seed: int) -> Array:
+def initial(path: str, shape: tuple[int, ...], seed: int) -> Array:
     """One fresh leaf: He et al. 2015 by fan-out for convolutions, N(0, 0.01^2) for the head.
 
     Drawn by NumPy from the seed and the leaf's own path. The module's initialisers would say the
     same, but XLA compiles each of their sixty draws: 12 s before the first step.
     """
     *_, name = path.split("/")
-    if name in ("scale", "var"):
+    if name in ("scale", "var", "gamma", "moving_variance"):
         return jnp.ones(shape)
-    if name in ("bias", "mean"):
+    if name in ("bias", "mean", "beta", "moving_mean"):
         return jnp.zeros(shape)
     depthwise = len(shape) == 4 and shape[2] == 1
     fan_out = math.prod(shape[:2]) if depthwise else math.prod((*shape[:-2], shape[-1]))
     deviation = 0.01 if path.startswith("head/") else math.sqrt(2 / fan_out)
+    return normal(path, shape, seed, deviation)
+
+
+def normal(path: str, shape: tuple[int, ...], seed: int, deviation: float) -> Array:
+    """One leaf of N(0, deviation^2), a function of the seed and the leaf's path."""
     random = np.random.Generator(np.random.Philox([seed, zlib.crc32(path.encode())]))
     return jnp.asarray(random.standard_normal(shape, np.float32) * np.float32(deviation))
-
-
-def _arrays(state: nnx.State) -> Tree:
-    return nnx.to_pure_dict(state)

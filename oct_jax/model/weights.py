@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,7 +14,7 @@ from oct_jax.model.checkpoints import read_checkpoint
 from oct_jax.model.download import WeightFile, fetch
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config, Variant
 from oct_jax.model.porting import classifier_size, port, recognise
-from oct_jax.model.protocol import Variables, build, path_name
+from oct_jax.model.protocol import Pretrained, build, path_name
 from oct_jax.types import Padding, UserError
 
 T = TypeVar("T")
@@ -78,27 +77,6 @@ RECIPES = {
 }
 # Fresh statistics start far from the data: they must forget sooner than a publisher's.
 RANDOM = Recipe("symmetric", 1e-3, 0.9, *_HALF)
-
-
-@dataclass(frozen=True)
-class Pretrained:
-    """Variables, the model that they fit, and what they want of its input.
-
-    Attributes:
-      variables: float32, on the default device.
-      config: of the model.
-      mean: of the input's channels on the [0, 1] scale.
-      std: of the input's channels on the [0, 1] scale.
-      source: provenance: name, and for a file its path, url, sha256 and layout.
-      note: one line for the user on what was loaded and what is fresh.
-    """
-
-    variables: Variables
-    config: MobileNetV3Config
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    source: dict[str, Any]
-    note: str
 
 
 def load_weights(

@@ -95,7 +95,7 @@ def _key(
         "seed": seed,
     }
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
-    for leaf in jax.tree.leaves(variables.params["backbone"]):
+    for leaf in jax.tree.leaves((variables.params["backbone"], variables.stats)):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()
 

@@ -28,10 +28,10 @@ from oct_jax.data.source import Source
 from oct_jax.decision.fit import fit_on_scans
 from oct_jax.decision.rule import read_rule, write_rule
 from oct_jax.files import write_json
+from oct_jax.model.backbones import DEFAULT, load_backbone
 from oct_jax.model.fold import fold
 from oct_jax.model.inference import predict_source
-from oct_jax.model.protocol import Variables, build, fingerprint_of
-from oct_jax.model.weights import Pretrained, load_weights
+from oct_jax.model.protocol import ModelConfig, Pretrained, Variables, build, fingerprint_of
 from oct_jax.train.best import restore_best
 from oct_jax.train.checkpoint import Checkpoints, open_checkpoints
 from oct_jax.train.feature_cache import cached_views
@@ -139,10 +139,12 @@ def prepare(config: TrainConfig, console: Console) -> tuple[Stage, Variables]:
         run = read_run_config(folder)
         variables, best = restore_best(folder / "frozen", build(run.model).shapes)
         console.print(f"starts from the frozen stage's best checkpoint, epoch {best['epoch']}")
+        _check_form(config, run)
     else:
         pretrained = _load_weights(config, console)
         run = _describe_run(config, pretrained)
         variables = pretrained.variables
+        _check_form(config, run)
         if _weights_name(config) == "random":
             variables = settle_statistics(run, variables, data.source.select("train"), config)
         if not resumed:
@@ -164,6 +166,8 @@ def settle_statistics(
     evaluation form, the form of a frozen backbone, every layer would shrink the signal until the
     features of all scans were the same.
     """
+    if not jax.tree.leaves(variables.stats):
+        return variables
     model = build(run.model)
     stream = training_stream(
         source, run.preprocess, config.augment, batch_size=config.batch_size, seed=config.seed
@@ -374,7 +378,8 @@ def _open_data(config: TrainConfig, manifest: Path | None, console: Console) -> 
 
 def _load_weights(config: TrainConfig, console: Console) -> Pretrained:
     name = _weights_name(config)
-    pretrained = load_weights(
+    pretrained = load_backbone(
+        config.backbone,
         name,
         num_classes=len(CLASSES),
         seed=config.seed,
@@ -403,9 +408,7 @@ def _compile_step(
     stage: Stage, optimizer: optax.GradientTransformation, precision: Precision
 ) -> TrainStep:
     config, finetune = stage.config, stage.config.stage == "finetune"
-    model = dataclasses.replace(
-        stage.run.model, dropout=config.dropout, dtype=precision, remat=config.remat
-    )
+    model = _trained_form(config, stage.run, precision)
     weights = class_weights(stage.train.labels, classes=len(CLASSES), mode=config.class_weights)
     rules = StepRules(
         train_backbone=finetune,
@@ -419,10 +422,25 @@ def _compile_step(
     return jit_step(step, data_mesh())
 
 
+def _trained_form(config: TrainConfig, run: RunConfig, precision: Precision) -> ModelConfig:
+    return dataclasses.replace(
+        run.model, dropout=config.dropout, dtype=precision, remat=config.remat
+    )
+
+
+def _check_form(config: TrainConfig, run: RunConfig) -> None:
+    """Raises UserError where the model has no such form, or eats no such images."""
+    precision = resolve_precision(config.precision, jax.default_backend())
+    size = run.preprocess.size
+    build(_trained_form(config, run, precision)).features_shape(size, size)
+
+
 def _weights_name(config: TrainConfig) -> str:
     if config.weights != "auto":
         return config.weights
-    return "random" if config.data == PHANTOM else "timm"
+    if config.data == PHANTOM:
+        return "random"
+    return "timm" if config.backbone == DEFAULT else "keras"
 
 
 def _updates_statistics(config: TrainConfig) -> bool:

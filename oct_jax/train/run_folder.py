@@ -30,7 +30,8 @@ from oct_jax.data.datasets import PHANTOM
 from oct_jax.data.manifest import Record, write_manifest
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.files import read_json, write_json
-from oct_jax.model.mobilenet_v3 import MobileNetV3Config
+from oct_jax.model.backbones import DEFAULT, config_class
+from oct_jax.model.protocol import ModelConfig
 from oct_jax.types import UserError
 
 STAGES = ("frozen", "finetune")
@@ -41,14 +42,14 @@ class RunConfig:
     """What all stages of a run share; `config.json`.
 
     Attributes:
-      settings: the run-wide settings, as given.
+      settings: the run-wide settings, as given; `backbone` names the class of `model`.
       model: architecture, in float32.
       preprocess: from scan to model input.
       synthetic: whether the scans are phantoms.
     """
 
     settings: Mapping[str, Any]
-    model: MobileNetV3Config
+    model: ModelConfig
     preprocess: Preprocess
     synthetic: bool
 
@@ -81,9 +82,11 @@ def read_run_config(folder: Path) -> RunConfig:
         stored = read_json(path)
         preprocess = stored["preprocess"]
         preprocess |= {name: tuple(preprocess[name]) for name in ("mean", "std")}
+        # Runs made before there was a choice do not name their backbone.
+        settings = {"backbone": DEFAULT} | stored["settings"]
         return RunConfig(
-            settings=stored["settings"],
-            model=MobileNetV3Config(**stored["model"]),
+            settings=settings,
+            model=config_class(settings["backbone"])(**stored["model"]),
             preprocess=Preprocess(**preprocess),
             synthetic=stored["synthetic"],
         )
@@ -138,7 +141,9 @@ def check_resumable(folder: Path, config: TrainConfig) -> None:
     path = folder / config.stage / "config.json"
     if config.restart or not path.exists():
         return
-    before, now = read_json(path), flatten(config)
+    # A setting that did not exist when the stage was begun had the value that is now its default.
+    before = flatten(TrainConfig(stage=config.stage)) | read_json(path)
+    now = flatten(config)
     changed = [
         name
         for name in sorted(before.keys() | now.keys())

@@ -1,0 +1,63 @@
+"""Which backbone a name means, and where its first variables come from."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from oct_jax.model.mobilenet_v3 import Variant
+from oct_jax.model.protocol import Pretrained
+from oct_jax.model.weights import load_weights
+from oct_jax.types import UserError
+
+DEFAULT = "mobilenetv3"
+# Name -> module and class, imported when they are asked for: Keras takes seconds.
+BACKBONES = {
+    DEFAULT: "oct_jax.model.mobilenet_v3:MobileNetV3Config",
+    "resnet50": "oct_jax.model.keras_backbone:ResNet50",
+    "resnet152": "oct_jax.model.keras_backbone:ResNet152",
+    "efficientnetb0": "oct_jax.model.keras_backbone:EfficientNetB0",
+    "efficientnetb3": "oct_jax.model.keras_backbone:EfficientNetB3",
+    "vit": "oct_jax.model.vit:ViT",
+}
+
+
+def config_class(name: str) -> Any:
+    """The class of a backbone's configs: a `ModelConfig`.
+
+    Args:
+      name: a key of `BACKBONES`, or MODULE:CLASS of any `ModelConfig` that can be imported.
+
+    Raises:
+      UserError: there is no such backbone.
+    """
+    module, colon, attribute = BACKBONES.get(name, name).partition(":")
+    if not colon:
+        raise UserError(
+            f"backbone={name}: choose one of {', '.join(BACKBONES)}, or MODULE:CLASS of your own"
+        )
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"backbone={name}: cannot be imported ({error})") from error
+
+
+def load_backbone(
+    name: str, spec: str, *, num_classes: int, seed: int, variant: Variant, width: float
+) -> Pretrained:
+    """First variables of a backbone.
+
+    Args:
+      name: of the backbone, as for `config_class`.
+      spec: what `weights=` says; what it may be is the backbone's to say.
+      num_classes: length of the logits.
+      seed: of whatever is fresh.
+      variant: of random MobileNetV3.
+      width: of random MobileNetV3.
+
+    Raises:
+      UserError: there is no such backbone, or it has no such weights.
+    """
+    if name == DEFAULT:
+        return load_weights(spec, num_classes=num_classes, seed=seed, variant=variant, width=width)
+    return config_class(name).load(spec, num_classes=num_classes, seed=seed)
