@@ -82,12 +82,13 @@ class KerasModel(PooledModel):
         with jax.ensure_compile_time_eval():
             network = self._network(images.shape[1], images.shape[2])
         others = network.non_trainable_variables
-        features, moved = network.stateless_call(
-            [_leaf(params, v.path) for v in network.trainable_variables],
-            [_leaf(stats, v.path) if _is_moving(v) else _constant(v) for v in others],
-            images,
-            training=train,
-        )
+        with _scope(import_keras()):
+            features, moved = network.stateless_call(
+                [_leaf(params, v.path) for v in network.trainable_variables],
+                [_leaf(stats, v.path) if _is_moving(v) else _constant(v) for v in others],
+                images,
+                training=train,
+            )
         pairs = zip(others, moved, strict=True)
         return features, _nested({v.path: new for v, new in pairs if _is_moving(v)})
 
@@ -112,28 +113,21 @@ class KerasModel(PooledModel):
         return _empty_network(self.application, self.dtype, self.bn_momentum, shape)
 
     def _fetch(self) -> dict[str, Any]:
-        keras = import_keras()
         try:
-            network = getattr(keras.applications, self.application)(
-                weights="imagenet", include_top=False, input_shape=(None, None, len(self.mean))
-            )
+            return _stored(self.application, weights="imagenet", include_top=False)
         except Exception as error:  # whatever a network can raise in Keras's download
             raise UserError(
                 f"weights=keras: {self.application} cannot be fetched ({_one_line(error)});"
                 " give a file, or weights=random"
             ) from error
-        return _stored(network)
 
     def _read(self, path: Path) -> dict[str, Any]:
         problems = []
         for top in (False, True):
-            network = _without_arrays(self.application, weights=None, include_top=top)
             try:
-                network.load_weights(path)
+                return _stored(self.application, path, weights=None, include_top=top)
             except (ValueError, KeyError, OSError) as error:
                 problems.append(_one_line(error))
-                continue
-            return _stored(network)
         raise UserError(
             f"{path}: not weights of {self.application} as Keras writes them ({problems[0]})"
         )
@@ -195,9 +189,11 @@ def _empty_network(
     application: str, dtype: str, momentum: float, shape: tuple[int | None, ...]
 ) -> Any:
     """A network without its top that holds no array, to be called with ours."""
-    network = _without_arrays(
-        application, dtype, weights=None, include_top=False, input_shape=shape
-    )
+    keras = import_keras()
+    with _conventions(keras, dtype), _scope(keras):
+        network = getattr(keras.applications, application)(
+            weights=None, include_top=False, input_shape=shape
+        )
     for layer in network.layers:
         if hasattr(layer, "moving_mean"):
             layer.momentum = momentum
@@ -206,10 +202,19 @@ def _empty_network(
     return network
 
 
-def _without_arrays(application: str, dtype: str = "float32", **settings: Any) -> Any:
+def _stored(application: str, path: Path | None = None, **settings: Any) -> dict[str, Any]:
+    """Path -> array of a network that Keras loads, from a file where one is given."""
     keras = import_keras()
-    with _conventions(keras, dtype), keras.StatelessScope(initialize_variables=False):
-        return getattr(keras.applications, application)(**settings)
+    with _conventions(keras, "float32"), _scope(keras) as scope:
+        network = getattr(keras.applications, application)(**settings)
+        if path is not None:
+            network.load_weights(path)
+    return {v.path: scope.get_current_value(v) for v in network.variables}
+
+
+def _scope(keras: Any) -> Any:
+    """Where Keras makes variables without arrays: to draw each would take half a minute."""
+    return keras.StatelessScope(initialize_variables=False)
 
 
 @contextmanager
@@ -249,11 +254,6 @@ def _nested(flat: Mapping[str, Any]) -> Tree:
 
 def _leaf(tree: Tree, path: str) -> Any:
     return functools.reduce(lambda node, key: node[key], path.split("/"), tree)
-
-
-def _stored(network: Any) -> dict[str, Any]:
-    """Path -> array of all that a network holds."""
-    return {v.path: np.asarray(v.value) for v in network.variables}
 
 
 def _one_line(error: Exception) -> str:
