@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from typing import Any
 
@@ -37,9 +38,12 @@ def config_class(name: str) -> Any:
             f"backbone={name}: choose one of {', '.join(BACKBONES)}, or MODULE:CLASS of your own"
         )
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"backbone={name}: cannot be imported ({error})") from error
+    if not (dataclasses.is_dataclass(found) and hasattr(found, "build") and hasattr(found, "fold")):
+        raise UserError(f"backbone={name}: is no ModelConfig of oct_jax.model.protocol")
+    return found
 
 
 def load_backbone(

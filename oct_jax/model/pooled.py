@@ -6,7 +6,7 @@ fresh weights, training, evaluation and Grad-CAM follow (docs/backbones.md).
 
 import functools
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +83,7 @@ class PooledModel:
             raise UserError(f"remat={self.remat}: {type(self).__name__} has no such form; leave it")
         return self
 
-    def fold(self, variables: Variables) -> tuple[Variables, Self]:
+    def fold(self, variables: Variables) -> "tuple[Variables, PooledModel]":
         """As given: `train=False` is the form that inference runs."""
         return variables, self
 
