@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,6 +93,15 @@ class KerasModel(PooledModel):
         pairs = zip(others, moved, strict=True)
         return features, _nested({v.path: new for v, new in pairs if _is_moving(v)})
 
+    def _check_whole(self, stored: Mapping[str, np.ndarray]) -> None:
+        for tree in self.backbone_shapes():
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+                name = path_name(path)
+                if name not in stored:
+                    raise ValueError(f"{name} is missing")
+                if stored[name].shape != leaf.shape:
+                    raise ValueError(f"{name} is {stored[name].shape}, not {leaf.shape}")
+
     def _pretrained(
         self, seed: int, stored: Mapping[str, np.ndarray], source: dict[str, Any]
     ) -> Pretrained:
@@ -125,7 +135,9 @@ class KerasModel(PooledModel):
         problems = []
         for top in (False, True):
             try:
-                return _stored(self.application, path, weights=None, include_top=top)
+                stored = _stored(self.application, path, weights=None, include_top=top)
+                self._check_whole(stored)
+                return stored
             except (ValueError, KeyError, OSError) as error:
                 problems.append(_one_line(error))
         raise UserError(
@@ -205,11 +217,17 @@ def _empty_network(
 def _stored(application: str, path: Path | None = None, **settings: Any) -> dict[str, Any]:
     """Path -> array of a network that Keras loads, from a file where one is given."""
     keras = import_keras()
-    with _conventions(keras, "float32"), _scope(keras) as scope:
+    with (
+        _conventions(keras, "float32"),
+        _scope(keras) as scope,
+        # That layers are left without arrays, Keras only warns of; it is an error of ours.
+        warnings.catch_warnings(action="ignore"),
+    ):
         network = getattr(keras.applications, application)(**settings)
         if path is not None:
             network.load_weights(path)
-    return {v.path: scope.get_current_value(v) for v in network.variables}
+    values = {v.path: scope.get_current_value(v) for v in network.variables}
+    return {path: np.asarray(value) for path, value in values.items() if value is not None}
 
 
 def _scope(keras: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import ast
 import dataclasses
-import importlib
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -143,7 +143,7 @@ def test_tokens_know_their_places():
 def test_a_vits_gradcam_is_its_tokens_weighed_by_the_classifier():
     model = ViT(depth=1, width=16, heads=2, patch=8)
     variables = model.init(1)
-    features, _ = model.features(variables, jnp.asarray(IMAGES), train=False)
+    features, _ = jax.jit(lambda images: model.features(variables, images, train=False))(IMAGES)
     targets = np.array([0, 3, 1], np.int32)
     maps = np.asarray(saliency(model, variables, features, targets))
     kernel = np.asarray(variables.params["head"]["classifier"]["kernel"])
@@ -158,7 +158,8 @@ def test_a_vits_gradcam_is_its_tokens_weighed_by_the_classifier():
 
 @pytest.fixture(scope="module")
 def keras():
-    pytest.importorskip("keras", reason="needs Keras: uv sync --group backbones")
+    if importlib.util.find_spec("keras") is None:
+        pytest.skip("needs Keras: uv sync --group backbones")
     from oct_jax.model.keras_backbone import import_keras
 
     return import_keras()
@@ -233,20 +234,23 @@ def test_training_form_moves_statistics_as_keras_does(tiny, keras, tmp_path):
 
 def test_a_keras_backbone_has_gradients_and_computes_in_other_types(tiny):
     pretrained = tiny.load("random", num_classes=4, seed=0)
-    config = dataclasses.replace(pretrained.config, dtype="bfloat16")
     images, variables = jnp.asarray(IMAGES), pretrained.variables
-    features, _ = config.features(variables, images, train=False)
+    half = dataclasses.replace(pretrained.config, dtype="bfloat16")
+    features, exact = (
+        jax.jit(lambda images, of=of: of.features(variables, images, train=False)[0])(images)
+        for of in (half, pretrained.config)
+    )
     assert features.dtype == jnp.bfloat16
-    exact, _ = pretrained.config.features(variables, images, train=False)
     np.testing.assert_allclose(features.astype(jnp.float32), exact, rtol=0.1, atol=0.1)
 
-    def loss(params):
-        features, _ = pretrained.config.features(
-            Variables(params, variables.stats), images, train=True
-        )
-        return pretrained.config.head(variables, features)[:, 0].sum()
+    @jax.jit
+    @jax.grad
+    def gradients(params):
+        given = Variables(params, variables.stats)
+        features, _ = pretrained.config.features(given, images, train=True)
+        return pretrained.config.head(given, features)[:, 0].sum()
 
-    grads = jax.grad(loss)(variables.params)["backbone"]
+    grads = gradients(variables.params)["backbone"]
     assert np.abs(grads["stem"]["kernel"]).max() > 0
     assert np.abs(grads["depthwise"]["kernel"]).max() > 0
 
