@@ -61,6 +61,11 @@ audit *settings:
 prepare *settings:
     @python -m oct_jax.data prepare "$@"
 
+# Compare backbones: size, speed, memory, accuracy; `quick=true` on synthetic scans in minutes.
+[no-exit-message]
+backbones *settings:
+    @python experiments/backbones.py "$@"
+
 # Lint, format, types, import direction.
 check:
     ruff check . && ruff format --check . && ty check && pytest -q tests/test_imports.py

@@ -59,15 +59,12 @@ class Cost:
 def main(words: list[str]) -> None:
     """Compiles the step under every policy, prints a table."""
     given = {"batch": str(BATCH), "only": ""} | split_words(words)
-    # The compiler asks the machine for a TPU's metadata unless it is told.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     try:
-        topology = topologies.get_topology_desc("v5e:2x2", "tpu")
+        mesh = absent_tpu()
     except Exception as error:
         raise SystemExit(f"needs libtpu: uv sync --group tpu-aot ({error})") from error
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("jax", "libtpu")]
-    print(", ".join(versions), topology.devices[0].device_kind, f"batch {given['batch']}")
-    mesh = Mesh(np.array(topology.devices[:1]), ("data",), axis_types=(AxisType.Auto,))
+    print(", ".join(versions), mesh.devices[0].device_kind, f"batch {given['batch']}")
     print(
         "| policy | peak, MB | / float32 | temporaries, MB | GFLOP | / float32 | compiled in, s |"
         "\n|---|---|---|---|---|---|---|"
@@ -76,7 +73,8 @@ def main(words: list[str]) -> None:
     for name, settings in POLICIES.items():
         if given["only"] and name != given["only"]:
             continue
-        cost = measure(settings, mesh, int(given["batch"]))
+        config = replace(MobileNetV3Config(), **settings)
+        cost = measure(config, mesh, int(given["batch"]), PREPROCESS)
         first = first or cost
         print(
             f"| {name} | {cost.peak / 1e6:.0f} | {cost.peak / first.peak:.2f}"
@@ -86,10 +84,17 @@ def main(words: list[str]) -> None:
         )
 
 
-def measure(settings: dict[str, Any], mesh: Mesh, batch_size: int) -> Cost:
-    """Compiles the training loop's own step for shapes alone."""
-    config = replace(MobileNetV3Config(), **settings)
-    model = build(config)
+def absent_tpu() -> Mesh:
+    """One device of a TPU v5e, to compile for; raises whatever libtpu raises."""
+    # The compiler asks the machine for a TPU's metadata unless it is told.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    topology = topologies.get_topology_desc("v5e:2x2", "tpu")
+    return Mesh(np.array(topology.devices[:1]), ("data",), axis_types=(AxisType.Auto,))
+
+
+def measure(config: Any, mesh: Mesh, batch_size: int, preprocess: Preprocess) -> Cost:
+    """Compiles the training loop's own step of a model, for shapes alone."""
+    model, size = build(config), preprocess.size
     optimizer = make_optimizer(TrainConfig(stage="finetune"), optax.constant_schedule(1e-4))
     rules = StepRules(
         train_backbone=True,
@@ -97,10 +102,10 @@ def measure(settings: dict[str, Any], mesh: Mesh, batch_size: int) -> Cost:
         label_smoothing=0.1,
         precision=config.dtype,
     )
-    step = make_train_step(model, PREPROCESS, optimizer, np.ones(4, np.float32), rules)
+    step = make_train_step(model, preprocess, optimizer, np.ones(4, np.float32), rules)
     state = jax.eval_shape(lambda v: initial_state(v, optimizer, config.dtype), model.shapes)
     batch = {
-        "image": jax.ShapeDtypeStruct((batch_size, SIZE, SIZE), jnp.uint8),
+        "image": jax.ShapeDtypeStruct((batch_size, size, size), jnp.uint8),
         "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
     }
     key = jax.eval_shape(lambda: jax.random.key(0))
