@@ -185,9 +185,8 @@ def train_both(config: Bench, name: str, console: Console) -> dict[str, Any]:
 
     patients = [record.patient for record in labelled.source.records]
     intervals = bootstrap(patients, of, resamples=config.resamples, seed=0)
-    index = int(np.flatnonzero(truth == CLASSES.index("CNV"))[0])
-    scan = labelled.source.read(index)
-    explanation = classifier.explain(scan, target="CNV")
+    scan = labelled.source.read(int(np.flatnonzero(truth == CLASSES.index("CNV"))[0]))
+    explanation = classifier.explain(scan)
     marks = [f"{name}, trained as a bench"] + ["SYNTHETIC"] * classifier.synthetic
     picture = Path(config.out) / name / "explained.png"
     write_atomic(picture, encode_png(page(scan, explanation, marks)))
