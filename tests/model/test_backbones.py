@@ -208,7 +208,7 @@ def test_a_file_of_keras_gives_kerass_own_features(tiny, keras, file, tmp_path):
     loaded = tiny.load(str(tmp_path / file), num_classes=4, seed=0)
     model = build(loaded.config)
     features, stats = model.features(loaded.variables, jnp.asarray(IMAGES), train=False)
-    inner = keras.Model(network.inputs, network.get_layer("depthwise").output)
+    inner = keras.Model(network.input, network.get_layer("depthwise").output)
     np.testing.assert_allclose(features, inner(IMAGES, training=False), rtol=1e-5, atol=1e-5)
     jax.tree.map(np.testing.assert_array_equal, stats, loaded.variables.stats)
     assert len(loaded.source["sha256"]) == 64
@@ -223,9 +223,9 @@ def test_training_form_moves_statistics_as_keras_does(tiny, keras, tmp_path):
     loaded = tiny.load(str(tmp_path / "a.weights.h5"), num_classes=4, seed=0)
     step = jax.jit(lambda v, x: loaded.config.features(v, x, train=True))
     features, stats = step(loaded.variables, jnp.asarray(IMAGES))
-    again, _ = step(loaded.variables, jnp.asarray(IMAGES))
-    np.testing.assert_array_equal(features, again)  # nothing is dropped at random
-    network(IMAGES, training=True)
+    before_dropout = keras.Model(network.input, network.get_layer("depthwise").output)
+    expected = before_dropout(IMAGES, training=True)  # moves the averages, and nothing is dropped
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
     for name in ("moving_mean", "moving_variance"):
         ours = stats["backbone"]["stem_bn"][name]
         np.testing.assert_allclose(ours, getattr(network.get_layer("stem_bn"), name), rtol=1e-5)
