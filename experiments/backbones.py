@@ -82,7 +82,7 @@ QUICK = {
     "finetune_epochs": 1,
     "views": 1,
     "phantom_patients": 48,
-    "batch_size": 16,
+    "batch_size": 8,
     "resamples": 200,
 }
 NO_WEIGHTS, NO_TPU = "not run: no weights", "not run: no libtpu"
