@@ -17,13 +17,15 @@ from rich.console import Console
 
 from oct_jax import UserError, load
 from oct_jax.data.phantom import PhantomSource
+from oct_jax.data.preprocess import Preprocess
 from oct_jax.model.backbones import BACKBONES, config_class, load_backbone
 from oct_jax.model.gradcam import saliency
+from oct_jax.model.mobilenet_v3 import MobileNetV3Config
 from oct_jax.model.protocol import Variables, build
 from oct_jax.model.vit import ViT
 from oct_jax.train.best import restore_best
 from oct_jax.train.loop import train
-from oct_jax.train.run_folder import read_run_config, read_settings
+from oct_jax.train.run_folder import RunConfig, read_run_config, read_settings, write_run_config
 
 ROOT = Path(__file__).parents[2]
 KERAS = [name for name, where in BACKBONES.items() if "keras" in where]
@@ -75,10 +77,11 @@ def test_a_backbone_of_ones_own_explains_a_scan(small_run):
     assert explanation.prediction.probabilities.sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_a_run_without_a_named_backbone_is_a_mobilenet(small_run, tmp_path):
-    from narrow_run import MODEL, make_run
-
-    assert read_run_config(make_run(tmp_path / "run")).model == MODEL
+def test_a_run_without_a_named_backbone_is_a_mobilenet(tmp_path):
+    model = MobileNetV3Config(width=0.25)
+    preprocess = Preprocess(mean=(0.5,), std=(0.5,))
+    write_run_config(tmp_path, RunConfig({"seed": 1}, model, preprocess, synthetic=True))
+    assert read_run_config(tmp_path).model == model
 
 
 @pytest.mark.parametrize(
@@ -145,7 +148,7 @@ def test_a_vits_gradcam_is_its_tokens_weighed_by_the_classifier():
     variables = model.init(1)
     features, _ = jax.jit(lambda images: model.features(variables, images, train=False))(IMAGES)
     targets = np.array([0, 3, 1], np.int32)
-    maps = np.asarray(saliency(model, variables, features, targets))
+    maps = np.asarray(jax.jit(lambda v, f: saliency(model, v, f, targets))(variables, features))
     kernel = np.asarray(variables.params["head"]["classifier"]["kernel"])
     sums = np.maximum(np.einsum("bhwc,cb->bhw", np.asarray(features), kernel[:, targets]), 0)
     expected = sums / np.maximum(sums.max((1, 2), keepdims=True), 1e-12)
@@ -264,18 +267,24 @@ def test_a_file_of_another_network_is_told(tiny, keras, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters", "features"),
+    ("name", "parameters"),
     [
-        ("resnet50", 23_534_592, 2048),
-        ("resnet152", 58_219_520, 2048),
-        ("efficientnetb0", 4_007_548, 1280),
-        ("efficientnetb3", 10_696_232, 1536),
+        ("resnet50", 23_534_592),
+        ("resnet152", 58_219_520),
+        ("efficientnetb0", 4_007_548),
+        ("efficientnetb3", 10_696_232),
     ],
 )
-def test_kerass_networks_have_their_published_sizes(keras, name, parameters, features):
-    model = build(config_class(name)())
-    assert sum(leaf.size for leaf in jax.tree.leaves(model.shapes.params["backbone"])) == parameters
-    assert model.shapes.params["head"]["classifier"]["kernel"].shape == (features, 4)
+def test_kerass_networks_have_their_published_sizes(keras, name, parameters):
+    params, stats = config_class(name)().backbone_shapes()
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == parameters
+    assert all("moving" in key for layer in stats.values() for key in layer)
+
+
+def test_an_image_of_odd_size_is_padded_as_keras_pads_it(keras):
+    model = build(config_class("efficientnetb0")())
+    # By halves rounded up; a network that is not told its size rounds them down, to 2.
+    assert model.features_shape(65, 65) == (3, 3, 1280)
 
 
 def test_without_keras_the_group_is_named(monkeypatch):
