@@ -48,15 +48,23 @@ suppress_warnings = ["ref.python"]
 
 def as_rst(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Mends what our docstrings write otherwise than reStructuredText has it."""
-    text = re.sub(r"`([^`]+)`(?=\w)", r"`\1`\\ ", "\n".join(lines))
+    # `Name`s: the end of a literal must be told apart from what follows it.
+    text = re.sub(r"`[^`]+`(?:\w)?", _parted, "\n".join(lines).strip())
     if what == "module":  # a table of files or commands, its columns set by spaces
         parts = text.split("\n\n")
-        tables = [all(re.search(r"\S  +\S|^ ", line) for line in part.split("\n")) for part in parts]
+        tables = [
+            all(re.search(r"\S  +\S|^ ", line) for line in part.split("\n")) for part in parts
+        ]
         text = "\n\n".join(
             "::\n\n" + textwrap.indent(part, "    ") if table else part
             for part, table in zip(parts, tables, strict=True)
         )
-    lines[:] = text.split("\n")
+    lines[:] = [*text.split("\n"), ""]
+
+
+def _parted(literal: re.Match[str]) -> str:
+    text = literal[0]
+    return text if text.endswith("`") else f"{text[:-1]}\\ {text[-1]}"
 
 
 class Settings(SphinxDirective):

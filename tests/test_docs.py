@@ -243,12 +243,13 @@ def test_tutorial_runs(tmp_path, monkeypatch, capsys):
     (tmp_path / "docs").mkdir()
     monkeypatch.chdir(tmp_path / "docs")
     monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.setenv("TTY_COMPATIBLE", "0")  # as the first cell does; undone at the end
     names: dict = {}
     for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "code":
             if source.startswith("!"):
-                words = [TINY.get(word, word) for word in source[1:].split()]
+                words = [TINY.get(word, word) for word in source[1:].replace("\\\n", " ").split()]
                 read_command(" ".join(words)).run()
             else:
                 exec(compile(source, "cell", "exec"), names)
