@@ -68,21 +68,29 @@ class Arm:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Arms of which each is compared with the first."""
+    """Arms of which each is compared with the first.
+
+    Attributes:
+      title: what is compared.
+      first: what the first arm is here, in words.
+      arms: the first, then the others.
+    """
 
     title: str
+    first: str
     arms: tuple[Arm, ...]
 
 
 def rate(value: str) -> Arm:
     """A learning rate of the second stage."""
-    return Arm(f"rate-{value}", f"learning rate {value}", finetune={"learning_rate": value})
+    return Arm(f"rate-{value}", value, finetune={"learning_rate": value})
 
 
-BASELINE = Arm("baseline", "the package's settings, and 1e-3 in the second stage")
+BASELINE = Arm("baseline", "the package's settings, but for 1e-3 in the second stage")
 COMPARISONS = (
     Comparison(
         "Learning rate of the second stage",
+        "1e-3",
         (
             BASELINE,
             rate("1e-5"),
@@ -98,6 +106,7 @@ COMPARISONS = (
     ),
     Comparison(
         "One stage against two",
+        "two: the head, then everything",
         (
             BASELINE,
             Arm("one-stage", "end to end at once, under a head as drawn", frozen=NOWHERE),
@@ -106,17 +115,20 @@ COMPARISONS = (
     ),
     Comparison(
         "Class weights, training scans thinned to Kermany's proportions",
+        "balanced weights, the default",
         (
-            Arm("imbalanced", "balanced weights, the default", thinned=True),
+            Arm("imbalanced", "as the baseline, on thinned scans", thinned=True),
             Arm("unweighted", "no weights", both={"class_weights": "none"}, thinned=True),
         ),
     ),
     Comparison(
         "BatchNorm's statistics in the second stage",
+        "not updated, the default",
         (BASELINE, Arm("batchnorm", "updated", finetune={"batchnorm": "update"})),
     ),
     Comparison(
         "How scans are made square",
+        "squash, the default",
         (
             BASELINE,
             Arm("letterbox", "letterbox", frozen={"resize": "letterbox"}),
@@ -125,6 +137,7 @@ COMPARISONS = (
     ),
     Comparison(
         "Augmentation",
+        "full, the default",
         (
             BASELINE,
             Arm("augment-off", "none", both=NO_AUGMENTATION),
@@ -133,6 +146,7 @@ COMPARISONS = (
     ),
     Comparison(
         "Training patients",
+        "100 %",
         (BASELINE, *(Arm(f"share-{n}", f"{n} %", share=n / 100) for n in (75, 50, 25))),
     ),
 )
@@ -306,7 +320,7 @@ def compare(ended: Mapping[str, Mapping[str, np.ndarray]], resamples: int) -> di
     comparisons = [
         replace(part, arms=tuple(arm for arm in part.arms if arm.name in ended))
         for part in COMPARISONS
-        if part.arms[0].name in ended
+        if part.arms[0].name in ended and sum(arm.name in ended for arm in part.arms) > 1
     ]
 
     def of(drawn: np.ndarray) -> dict[str, float | None]:
@@ -328,7 +342,13 @@ def compare(ended: Mapping[str, Mapping[str, np.ndarray]], resamples: int) -> di
         "scans": len(truth),
         "patients": len(set(one["patients"].tolist())),
         "comparisons": [
-            {"title": part.title, "arms": [[arm.name, arm.what] for arm in part.arms]}
+            {
+                "title": part.title,
+                "arms": [
+                    [arm.name, arm.what if number else part.first]
+                    for number, arm in enumerate(part.arms)
+                ],
+            }
             for part in comparisons
         ],
         "figures": {
@@ -351,19 +371,17 @@ def to_markdown(found: Mapping[str, Any]) -> list[str]:
     lines = [f"{found['scans']} test scans of {found['patients']} patients."]
     for comparison in found["comparisons"]:
         lines += ["", f"**{comparison['title']}**", ""]
-        lines += ["| | " + " | ".join(FIGURES) + " | errors | paired: accuracy, log loss |"]
-        lines += ["|---" * (len(FIGURES) + 3) + "|"]
+        columns = (*FIGURES, "errors", "accuracy, paired", "log loss, paired")
+        lines += ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
         first = comparison["arms"][0][0]
         for name, what in comparison["arms"]:
             cells = [_cell(found["figures"][f"{name}/{key}"]) for key in FIGURES]
             accuracy = found["figures"][f"{name}/accuracy"]["value"]
             cells.append(str(round((1 - accuracy) * found["scans"])))
-            told = [
-                _cell(found["figures"][f"{name}-{first}/{key}"], sign="+")
+            cells += [
+                _cell(found["figures"][f"{name}-{first}/{key}"], sign="+") if name != first else ""
                 for key in ("accuracy", "log loss")
-                if name != first
             ]
-            cells.append("; ".join(told) or "-")
             lines.append(f"| {what} | " + " | ".join(cells) + " |")
     return lines
 
