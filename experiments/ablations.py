@@ -6,14 +6,15 @@ Every arm trains both stages on the same patient-grouped folds with the package'
 differs from its comparison's first arm in what the comparison says. Each scan is tested once by
 each arm, so differences are paired, scan by scan; intervals draw patients. An arm that has fewer
 training scans makes as many steps in more epochs. Run again with the same words, it goes on where
-it was stopped; `only=NAME,NAME` trains some arms, and the figures are of the arms that have ended.
+it was stopped; `only=NAME,NAME` trains some arms and `on=0,1` some folds, and the figures are of
+what has ended.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -161,10 +162,11 @@ DEFAULTS = {
     "learning_rate": "1e-3",
     "resamples": "1000",
     "only": ",".join(ARMS),
+    "on": "",
     "picture": "",
 }
 # Words that say which part of the work to do, not how.
-FREE = ("only", "resamples", "picture")
+FREE = ("only", "on", "resamples", "picture")
 
 
 def main(words: list[str]) -> None:
@@ -176,11 +178,11 @@ def main(words: list[str]) -> None:
     console = Console(soft_wrap=True, highlight=False)
     records = list_scans(root).records
     folds = grouped_folds(records, int(given["folds"]), seed=int(given["seed"]))
-    for name in given["only"].split(","):
-        for number, fold in enumerate(folds):
-            run_arm(ARMS[name], out / f"fold{number}", fold, given, console)
+    for number in map(int, given["on"].split(",")):
+        for name in given["only"].split(","):
+            run_arm(ARMS[name], out / f"fold{number}", folds[number], given, console)
     ended = {name: read_arm(out, name, len(folds)) for name in ARMS}
-    found = compare({n: arm for n, arm in ended.items() if arm}, int(given["resamples"]))
+    found = compare(ended, int(given["resamples"]))
     write_json(out / "ablations.json", {"command": words, "settings": given} | found)
     print("\n".join(to_markdown(found)))
     if given["picture"]:
@@ -198,6 +200,10 @@ def read_words(words: Sequence[str]) -> dict[str, str]:
     for name in given["only"].split(","):
         if name not in ARMS:
             raise UserError(f"only={name}: no such arm; they are {', '.join(ARMS)}")
+    given["on"] = given["on"] or ",".join(map(str, range(int(given["folds"]))))
+    for number in given["on"].split(","):
+        if number not in map(str, range(int(given["folds"]))):
+            raise UserError(f"on={number}: must be folds from 0 to {int(given['folds']) - 1}")
     return given
 
 
@@ -298,63 +304,73 @@ def take_patients(records: Sequence[Record], share: float) -> list[Record]:
     return [record for record in records if record.patient in kept]
 
 
-def read_arm(out: Path, name: str, folds: int) -> dict[str, np.ndarray] | None:
-    """What an arm said of the test scans of all folds; None until all have ended."""
+def read_arm(out: Path, name: str, folds: int) -> dict[str, np.ndarray]:
+    """What an arm said of the test scans of the folds that have ended; nothing where none has."""
     paths = [out / f"fold{number}" / f"{name}.npz" for number in range(folds)]
-    if not all(path.exists() for path in paths):
-        return None
-    parts = [dict(np.load(path)) for path in paths]
-    wanted = ("paths", "patients", "truth", "probabilities")
+    parts = [dict(np.load(path)) for path in paths if path.exists()]
+    wanted = ("paths", "patients", "truth", "probabilities") if parts else ()
     return {key: np.concatenate([part[key] for part in parts]) for key in wanted}
 
 
 def compare(ended: Mapping[str, Mapping[str, np.ndarray]], resamples: int) -> dict[str, Any]:
-    """Figures of each arm, and differences to the first of its comparison, with intervals."""
-    if not ended:
-        raise UserError("no arm has ended on all folds")
-    one = next(iter(ended.values()))
-    truth = one["truth"]
-    for name, arm in ended.items():
-        if not np.array_equal(arm["paths"], one["paths"]):
-            raise UserError(f"{name}: was tested on other scans")
-    comparisons = [
-        replace(part, arms=tuple(arm for arm in part.arms if arm.name in ended))
-        for part in COMPARISONS
-        if part.arms[0].name in ended and sum(arm.name in ended for arm in part.arms) > 1
-    ]
+    """Figures of each arm, and differences to the first of its comparison, with intervals.
+
+    Args:
+      ended: of each arm, by name, what it said.
+      resamples: draws of patients.
+
+    Returns:
+      `rows` by comparison: each has an arm's figures over its own test scans, and under `paired`
+      the differences to the first arm over the scans that both were tested on.
+    """
+    rows = []
+    for comparison in COMPARISONS:
+        first = ended.get(comparison.arms[0].name)
+        if not first:
+            continue
+        told = []
+        for number, arm in enumerate(comparison.arms):
+            if own := ended.get(arm.name):
+                one, other = shared(own, first)
+                row = {
+                    "name": arm.name,
+                    "what": arm.what if number else comparison.first,
+                    "scans": len(own["truth"]),
+                    "figures": with_intervals(own, None, resamples),
+                    "paired": with_intervals(one, other, resamples) if number else None,
+                }
+                told.append(row)
+        if len(told) > 1:
+            rows.append({"title": comparison.title, "arms": told})
+    return {"comparisons": rows}
+
+
+def shared(
+    one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The two on the scans that both were tested on, in the same order."""
+    _, here, there = np.intersect1d(one["paths"], other["paths"], return_indices=True)
+    return (
+        {name: values[here] for name, values in one.items()},
+        {name: values[there] for name, values in other.items()},
+    )
+
+
+def with_intervals(
+    arm: Mapping[str, np.ndarray], less: Mapping[str, np.ndarray] | None, resamples: int
+) -> dict[str, dict[str, Any]]:
+    """Figures of an arm, or what they exceed another's by on the same scans."""
 
     def of(drawn: np.ndarray) -> dict[str, float | None]:
-        values = {
-            name: figures_of(arm["probabilities"][drawn], truth[drawn])
-            for name, arm in ended.items()
-        }
-        told = {f"{name}/{key}": v for name, arm in values.items() for key, v in arm.items()}
-        for comparison in comparisons:
-            first, *others = comparison.arms
-            for arm in others:
-                for key, value in values[arm.name].items():
-                    told[f"{arm.name}-{first.name}/{key}"] = value - values[first.name][key]
-        return told
+        values = figures_of(arm["probabilities"][drawn], arm["truth"][drawn])
+        if less is not None:
+            others = figures_of(less["probabilities"][drawn], less["truth"][drawn])
+            values = {name: values[name] - others[name] for name in values}
+        return values
 
-    values = of(np.arange(len(truth)))
-    intervals = bootstrap(one["patients"].tolist(), of, resamples=resamples, seed=0)
-    return {
-        "scans": len(truth),
-        "patients": len(set(one["patients"].tolist())),
-        "comparisons": [
-            {
-                "title": part.title,
-                "arms": [
-                    [arm.name, arm.what if number else part.first]
-                    for number, arm in enumerate(part.arms)
-                ],
-            }
-            for part in comparisons
-        ],
-        "figures": {
-            name: {"value": value, "interval": intervals[name]} for name, value in values.items()
-        },
-    }
+    values = of(np.arange(len(arm["truth"])))
+    intervals = bootstrap(arm["patients"].tolist(), of, resamples=resamples, seed=0)
+    return {name: {"value": value, "interval": intervals[name]} for name, value in values.items()}
 
 
 def figures_of(probabilities: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -368,21 +384,19 @@ def figures_of(probabilities: np.ndarray, truth: np.ndarray) -> dict[str, float]
 
 def to_markdown(found: Mapping[str, Any]) -> list[str]:
     """A table for each comparison."""
-    lines = [f"{found['scans']} test scans of {found['patients']} patients."]
+    columns = (*FIGURES, "errors", "accuracy, paired", "log loss, paired")
+    lines = []
     for comparison in found["comparisons"]:
-        lines += ["", f"**{comparison['title']}**", ""]
-        columns = (*FIGURES, "errors", "accuracy, paired", "log loss, paired")
+        lines += [f"**{comparison['title']}**", ""]
         lines += ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-        first = comparison["arms"][0][0]
-        for name, what in comparison["arms"]:
-            cells = [_cell(found["figures"][f"{name}/{key}"]) for key in FIGURES]
-            accuracy = found["figures"][f"{name}/accuracy"]["value"]
-            cells.append(str(round((1 - accuracy) * found["scans"])))
-            cells += [
-                _cell(found["figures"][f"{name}-{first}/{key}"], sign="+") if name != first else ""
-                for key in ("accuracy", "log loss")
-            ]
-            lines.append(f"| {what} | " + " | ".join(cells) + " |")
+        for arm in comparison["arms"]:
+            cells = [_cell(arm["figures"][name]) for name in FIGURES]
+            errors = round((1 - arm["figures"]["accuracy"]["value"]) * arm["scans"])
+            cells.append(f"{errors} of {arm['scans']}")
+            for name in ("accuracy", "log loss"):
+                cells.append(_cell(arm["paired"][name], sign="+") if arm["paired"] else "")
+            lines.append(f"| {arm['what']} | " + " | ".join(cells) + " |")
+        lines.append("")
     return lines
 
 
@@ -398,8 +412,8 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     rows: list[tuple[str, Mapping[str, Any] | None]] = []
     for comparison in found["comparisons"]:
         first, *others = comparison["arms"]
-        rows.append((f"{comparison['title']}: {first[1]}", None))
-        rows += [(w, found["figures"][f"{n}-{first[0]}/accuracy"]) for n, w in others]
+        rows.append((f"{comparison['title']}: {first['what']}", None))
+        rows += [(arm["what"], arm["paired"]["accuracy"]) for arm in others]
     picture = Figure(figsize=(8, 0.27 * len(rows) + 0.9), layout="constrained")
     axes = picture.subplots()
     axes.axvline(0, color="0.7", linewidth=1)

@@ -88,16 +88,27 @@ def test_differences_are_paired(ablations):
         "batchnorm": arm | {"probabilities": said},
         "letterbox": arm | {"probabilities": better},
     }
-    found = ablations.compare(ended, resamples=50)["figures"]
-    same, other = (found[f"{name}-baseline/accuracy"] for name in ("batchnorm", "letterbox"))
-    assert same == {"value": 0.0, "interval": (0.0, 0.0)}
+    rows = ablations.compare(ended, resamples=50)["comparisons"]
+    paired = {arm["name"]: arm["paired"] for row in rows for arm in row["arms"][1:]}
+    assert paired["batchnorm"]["accuracy"] == {"value": 0.0, "interval": (0.0, 0.0)}
+    other = paired["letterbox"]["accuracy"]
     gained = (better.argmax(1) == truth).mean() - (said.argmax(1) == truth).mean()
     assert other["value"] == pytest.approx(gained)
     assert 0 < other["interval"][0] <= gained <= other["interval"][1]
 
-    ended["letterbox"]["paths"] = np.arange(80)[::-1]
-    with pytest.raises(Exception, match="other scans"):
-        ablations.compare(ended, resamples=50)
+
+def test_arms_are_compared_on_the_scans_that_both_have(ablations):
+    said = np.eye(4, dtype=np.float32)
+    whole = {
+        "paths": np.array(["b", "a", "d", "c"]),
+        "patients": np.array(["1", "2", "3", "4"]),
+        "truth": np.array([0, 1, 2, 3]),
+        "probabilities": said[[0, 1, 2, 0]],
+    }
+    part = {name: values[[3, 1]] for name, values in whole.items()}
+    one, other = ablations.shared(part, whole)
+    assert one["paths"].tolist() == other["paths"].tolist() == ["a", "c"]
+    assert ablations.with_intervals(one, other, 10)["accuracy"]["value"] == 0
 
 
 def test_arms_that_share_a_frozen_stage(ablations):
