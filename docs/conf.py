@@ -41,8 +41,9 @@ napoleon_use_ivar = True
 default_role = "code"
 
 
-# A shape such as Float["rows columns"] looks like names to refer to.
-suppress_warnings = ["ref.python"]
+# A shape such as Float["rows columns"] looks like names to refer to; the notebook's lexer knows no
+# shell command of several lines.
+suppress_warnings = ["ref.python", "misc.highlighting_failure"]
 
 
 def as_rst(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
