@@ -11,6 +11,7 @@ import pytest
 from oct_jax import CLASSES
 from oct_jax.config import TrainConfig, parse
 from oct_jax.data.phantom import PhantomSource
+from oct_jax.evaluate.metrics import figures
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
@@ -97,6 +98,14 @@ def test_differences_are_paired(ablations):
     assert 0 < other["interval"][0] <= gained <= other["interval"][1]
 
 
+def test_figures_are_those_of_the_package(ablations):
+    rng = np.random.default_rng(1)
+    truth, said = rng.integers(4, size=60), rng.dirichlet(np.ones(4), 60).round(1)
+    ours, theirs = ablations.figures_of(said, truth), figures(said, truth, CLASSES)
+    for name in ("accuracy", "balanced accuracy", "macro AUC", *(f"{c} recall" for c in CLASSES)):
+        assert ours[name] == pytest.approx(theirs[name]), name
+
+
 def test_arms_are_compared_on_the_scans_that_both_have(ablations):
     said = np.eye(4, dtype=np.float32)
     whole = {
@@ -108,7 +117,8 @@ def test_arms_are_compared_on_the_scans_that_both_have(ablations):
     part = {name: values[[3, 1]] for name, values in whole.items()}
     one, other = ablations.shared(part, whole)
     assert one["paths"].tolist() == other["paths"].tolist() == ["a", "c"]
-    assert ablations.with_intervals(one, other, 10)["accuracy"]["value"] == 0
+    for name in ("truth", "probabilities", "patients"):
+        np.testing.assert_array_equal(one[name], other[name])
 
 
 def test_arms_that_share_a_frozen_stage(ablations):
