@@ -73,3 +73,8 @@ check:
 # Run the tests on all cores.
 test *options:
     pytest -n auto --dist loadgroup "$@"
+
+# Build the book into build/docs; a warning is an error.
+docs:
+    @uv run --quiet --group docs sphinx-build -q -W --keep-going -b html docs build/docs
+    @echo "build/docs/index.html"

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from folds import same_words, stage_words, test_run, train_finetune, train_frozen
 from rich.console import Console
 
-from oct_jax import command, load
-from oct_jax.config import EvaluateConfig, split_words
+from oct_jax import command
+from oct_jax.config import split_words
 from oct_jax.data.kermany import list_scans
 from oct_jax.data.manifest import write_manifest
-from oct_jax.data.source import FolderSource
 from oct_jax.data.split import grouped_folds
 from oct_jax.decision.calibration import (
     brier_score,
@@ -31,13 +31,8 @@ from oct_jax.decision.calibration import (
     softmax,
 )
 from oct_jax.decision.referral import URGENT
-from oct_jax.decision.rule import decide
 from oct_jax.evaluate.metrics import bootstrap, confusion, figures
-from oct_jax.evaluate.run import outputs_of
-from oct_jax.evaluate.scans import open_labelled
-from oct_jax.files import read_json, write_json
-from oct_jax.train.loop import train
-from oct_jax.train.run_folder import STAGES, read_settings
+from oct_jax.files import write_json
 from oct_jax.types import CLASSES, UserError
 
 
@@ -58,7 +53,17 @@ def main(words: list[str]) -> None:
             if not (folder / "fold.npz").exists():
                 folder.mkdir(parents=True, exist_ok=True)
                 write_manifest(fold, folder / "fold.csv")
-                run_fold(folder, root, given["weights"], seed, stages, console)
+                train_frozen(
+                    folder / "run",
+                    folder / "fold.csv",
+                    root=root,
+                    weights=given["weights"],
+                    seed=seed,
+                    words=stages["frozen"],
+                    console=console,
+                )
+                train_finetune(folder / "run", stages["finetune"], console)
+                test_run(folder / "run", folder / "fold.npz")
             rows.append(dict(np.load(folder / "fold.npz")) | {"seed": seed, "fold": number})
             console.print(f"{folder}: accuracy {fold_accuracy(rows[-1]):.4f}")
     found = summarize_folds(rows, int(given["resamples"]))
@@ -78,68 +83,6 @@ def read_words(words: list[str]) -> dict[str, str]:
         if name not in given:
             raise UserError(f"{name}=: is missing")
     return given
-
-
-def stage_words(given: dict[str, str]) -> dict[str, list[str]]:
-    """The settings `frozen.x=y` and `finetune.x=y` as words `x=y` of each stage."""
-    return {
-        stage: [
-            f"{name.removeprefix(f'{stage}.')}={value}"
-            for name, value in given.items()
-            if name.startswith(f"{stage}.")
-        ]
-        for stage in STAGES
-    }
-
-
-def same_words(path: Path, words: dict[str, str]) -> None:
-    """Refuses to mix folds that were trained with other settings."""
-    if path.exists() and read_json(path) != words:
-        raise UserError(f"{path.parent}: was begun with other settings; say another out=")
-    write_json(path, words)
-
-
-def run_fold(
-    folder: Path,
-    root: Path,
-    weights: str,
-    seed: int,
-    stages: dict[str, list[str]],
-    console: Console,
-) -> None:
-    """Trains both stages on a fold's manifest and stores what they say of its test scans."""
-    run = folder / "run"
-    common = [f"run={run}"]
-    first = [f"data={root}", f"weights={weights}", f"manifest={folder / 'fold.csv'}"]
-    train(
-        read_settings(["stage=frozen", *common, *first, f"seed={seed}", *stages["frozen"]]),
-        console,
-    )
-    train(read_settings(["stage=finetune", *common, *stages["finetune"]]), console)
-    classifier = load(run)
-    labelled = open_labelled(run, EvaluateConfig(run=str(run)))
-    assert isinstance(labelled.source, FolderSource)
-    outputs = outputs_of(classifier, labelled, threads=2)
-    if classifier.rule is None:
-        raise UserError(f"{run}: has no calibration scans")
-    said = decide(classifier.rule, outputs)
-    beside = folder / "fold.part.npz"
-    np.savez(
-        beside,
-        paths=[record.path for record in labelled.source.records],
-        patients=[record.patient for record in labelled.source.records],
-        truth=labelled.truth,
-        logits=outputs.logits,
-        probabilities=said.probabilities,
-        sets=said.sets,
-        referrals=said.referrals,
-        outlier_scores=said.outlier_scores,
-        urgent_threshold=classifier.rule.urgent_threshold,
-        coverage=classifier.rule.coverage,
-        sensitivity=classifier.rule.sensitivity,
-        calibration_scans=[classifier.rule.fitted_on["scans"].get(name, 0) for name in CLASSES],
-    )
-    beside.rename(folder / "fold.npz")
 
 
 def fold_accuracy(row: dict[str, Any]) -> float:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from crossvalidate import stage_words
+from folds import stage_words, train_finetune, train_frozen
 from rich.console import Console
 
 from oct_jax import CLASSES, UserError, command, load
@@ -28,8 +28,6 @@ from oct_jax.data.manifest import Record, write_manifest
 from oct_jax.data.split import split_records
 from oct_jax.evaluate.metrics import bootstrap
 from oct_jax.files import write_json
-from oct_jax.train.loop import train
-from oct_jax.train.run_folder import read_settings
 
 
 def main(words: list[str]) -> None:
@@ -110,11 +108,17 @@ def predict(
     """Trains on a split and names the class of every test scan."""
     run = folder / "run"
     words = stage_words(given)
-    first = [f"data={root}", f"weights={given['weights']}", f"manifest={folder / 'split.csv'}"]
-    settings = ["stage=frozen", f"run={run}", *first, f"seed={seed}", *words["frozen"]]
-    train(read_settings(settings), console)
+    train_frozen(
+        run,
+        folder / "split.csv",
+        root=root,
+        weights=given["weights"],
+        seed=seed,
+        words=words["frozen"],
+        console=console,
+    )
     if given["stages"] == "both":
-        train(read_settings(["stage=finetune", f"run={run}", *words["finetune"]]), console)
+        train_finetune(run, words["finetune"], console)
     return [one.label for one in load(run).predict([root / record.path for record in tested])]
 
 

@@ -186,7 +186,10 @@ class TrainConfig:
         doc="micro-batches that one step adds up, for small devices; divides batch_size",
     )
     learning_rate: float | None = chz.field(
-        default=None, validator=above(0), doc="peak learning rate (3e-3; finetune 1e-5)"
+        default=None,
+        validator=above(0),
+        doc="peak learning rate (3e-3; finetune 1e-5, which was measured to be too low on real"
+        " scans: give 1e-3)",
     )
     schedule: Literal["cosine", "constant"] = chz.field(
         default="cosine", doc="learning rate after warm-up: cosine to 0, or constant"

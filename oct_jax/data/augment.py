@@ -99,7 +99,7 @@ def tone(
       rng: gives 3 values.
       brightness: largest change either way, fraction of 255.
       contrast: largest relative change either way.
-      gamma: largest |log gamma|.
+      gamma: largest absolute value of log gamma.
     """
     lift, spread, bend = rng.uniform(-1.0, 1.0, 3)
     mean = cv2.mean(image)[0]

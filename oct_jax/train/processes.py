@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -26,7 +27,7 @@ def join_processes(distributed: str | None) -> None:
     """
     if distributed is None:
         return
-    place: dict[str, str | int] = {}
+    place: dict[str, Any] = {}
     if distributed != "auto":
         found = _PLACE.fullmatch(distributed)
         if found is None or int(found["index"]) >= int(found["count"]):
