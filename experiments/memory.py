@@ -34,7 +34,6 @@ PREPROCESS = Preprocess(size=SIZE, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224
 POLICIES = {
     "float32": {"dtype": "float32"},
     "bf16": {"dtype": "bfloat16"},
-    "bf16, remat=activations": {"dtype": "bfloat16", "remat": "activations"},
     "bf16, remat=blocks": {"dtype": "bfloat16", "remat": "blocks"},
 }
 

@@ -227,10 +227,8 @@ class TrainConfig:
     precision: Literal["auto", "float32", "bfloat16", "float16"] = chz.field(
         default="auto", doc="compute type; auto: bfloat16 on TPU and GPU, float32 on CPU"
     )
-    remat: Literal["none", "activations", "blocks"] = chz.field(
-        default="none",
-        doc="what the backward pass computes again to save memory: activations costs little,"
-        " blocks saves most",
+    remat: Literal["none", "blocks"] = chz.field(
+        default="none", doc="blocks: recompute the first blocks in the backward pass to save memory"
     )
     augment: Augment = chz.field(default_factory=Augment, doc="strengths of augmentation")
     threads: int = chz.field(

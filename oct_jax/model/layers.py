@@ -11,16 +11,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from oct_jax.types import Images, Padding
 
 Activation: TypeAlias = Literal["none", "relu", "hard_swish"]
 Lowering: TypeAlias = Literal["auto", "conv"]
-
-CONVOLVED = "convolved"
-"""Names the outputs of convolutions for policies of `jax.checkpoint`."""
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -391,12 +387,11 @@ class ConvNorm(nnx.Module):
         x = x.astype(self.dtype)
         if self.folded:
             return activate(self._convolve(x) + self.bias[...].astype(self.dtype), self.activation)
-        x = checkpoint_name(self._convolve(x), CONVOLVED)
         affine = self.scale[...], self.bias[...]
         rules = {"epsilon": self.epsilon, "activation": self.activation}
         if not train:
-            return batch_norm(x, *affine, self.mean[...], self.var[...], **rules)
-        y, mean, var = batch_norm_train(x, *affine, **rules)
+            return batch_norm(self._convolve(x), *affine, self.mean[...], self.var[...], **rules)
+        y, mean, var = batch_norm_train(self._convolve(x), *affine, **rules)
         self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
         self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * var
         return y

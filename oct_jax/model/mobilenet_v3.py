@@ -5,6 +5,8 @@ each can be trained, explained or exported without the other.
 """
 
 import dataclasses
+import itertools
+import operator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -15,7 +17,6 @@ from jaxtyping import Array, PRNGKeyArray
 
 from oct_jax.model.fold import fold_batch_norm
 from oct_jax.model.layers import (
-    CONVOLVED,
     Activation,
     ConvNorm,
     Lowering,
@@ -82,9 +83,8 @@ class MobileNetV3Config:
       dtype: of the backbone's arithmetic; parameters, statistics and the head stay float32.
       folded: BatchNorm is folded into the convolutions (see `oct_jax.model.fold`).
       lowering: `"conv"` writes every convolution as one, for ONNX; see `layers`.
-      remat: what the backward pass computes again rather than keep. `"activations"`: BatchNorm and
-        activations, of which the forward pass keeps the convolutions' outputs alone; `"blocks"`:
-        each inverted residual, of which it keeps the input.
+      remat: `"blocks"` recomputes the first inverted residuals, whose maps are the largest, in the
+        backward pass rather than keep their activations.
     """
 
     variant: Variant = "large"
@@ -98,7 +98,7 @@ class MobileNetV3Config:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     folded: bool = False
     lowering: Lowering = "auto"
-    remat: Literal["none", "activations", "blocks"] = "none"
+    remat: Literal["none", "blocks"] = "none"
 
     def build(self) -> Model:
         """The model; traces the module."""
@@ -223,10 +223,15 @@ class InvertedResidual(nnx.Module):
         return x + y if self.residual else y
 
 
-_KEPT = {
-    "activations": jax.checkpoint_policies.save_only_these_names(CONVOLVED),
-    "blocks": jax.checkpoint_policies.nothing_saveable,
-}
+def _large_blocks(config: MobileNetV3Config) -> int:
+    """How many blocks, from the first, come before the map is a sixteenth of the image's side.
+
+    Those are what rematerialisation is worth: they hold two thirds of the activations and take a
+    third of the multiplications. In the backward pass the later blocks' activations are gone before
+    the first blocks' are computed again, so recomputing those too lowers no peak.
+    """
+    strides = itertools.accumulate((block.stride for block in blocks_of(config)), operator.mul)
+    return sum(stride <= 4 for stride in strides)  # after the stem, whose stride is 2
 
 
 class Backbone(nnx.Module):
@@ -246,7 +251,7 @@ class Backbone(nnx.Module):
         self.last = _conv_norm(
             config, rngs, features, feature_channels(config), activation=activation
         )
-        self.remat = config.remat
+        self.recomputed = _large_blocks(config) if config.remat == "blocks" else 0
 
     def __call__(self, images: Images, *, train: bool) -> FeatureMap:
         """Maps normalised images to (batch, height/32, width/32, feature_channels)."""
@@ -254,11 +259,10 @@ class Backbone(nnx.Module):
         def apply(block, x):
             return block(x, train=train)
 
-        if self.remat != "none":
-            apply = nnx.remat(apply, policy=_KEPT[self.remat])
+        recompute = nnx.remat(apply)
         x = self.stem(images, train=train)
         for row in range(len(self.blocks)):
-            x = apply(self.blocks[str(row)], x)
+            x = (recompute if row < self.recomputed else apply)(self.blocks[str(row)], x)
         return self.last(x, train=train)
 
 
