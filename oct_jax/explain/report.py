@@ -57,6 +57,11 @@ from oct_jax.types import CLASSES, UserError
 MAPS = ("map", "random", "centre", "random head")
 """The map, and its rivals: chance, the centre of the scan, and the map that a random head gives,
 which knows where the backbone is active, and nothing of the classes."""
+_IN_WORDS = {
+    "random": "a random map",
+    "centre": "a blob in the centre",
+    "random head": "a random head's map",
+}
 ROAD_SHARES = (0.1, 0.3, 0.5)
 TOLERANCE = 15 / 224
 """Of the pointing game, as a share of the side: 15 pixels of 224 (Zhang et al. 2018)."""
@@ -222,13 +227,13 @@ def criteria(figures: dict[str, Any]) -> dict[str, bool]:
     what speaks for its class is everywhere.
     """
     found = {
-        f"{test} beats the map {words}": figures["advantage"][test][rival][1] > 0
+        f"{test} beats {_IN_WORDS[rival]}": figures["advantage"][test][rival][1] > 0
         for test in ("deletion", "insertion")
-        for rival, words in (("random", "of chance"), ("random head", "of a random head"))
+        for rival in ("random", "random head")
     }
     for test, by_rival in figures["advantage_on_lesions"].items():
         for rival, (_, low, _) in by_rival.items():
-            found[f"{test} beats the {rival} where there is a lesion"] = low > 0
+            found[f"{test} beats {_IN_WORDS[rival]} where there is a lesion"] = low > 0
     found[f"randomising all weights destroys the map (rank correlation below {ALIKE})"] = (
         figures["randomised"]["all weights"][2] < ALIKE
     )
