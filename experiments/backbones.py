@@ -457,7 +457,7 @@ def draw(config: Bench, rows: list[dict[str, Any]], path: Path) -> None:
         if found is None:
             axis.axvline(latency, color="#b9c4cc", linewidth=1)
             place = axis.get_xaxis_transform()
-            height = 0.02 + 0.33 * (number % 3)  # that names of like latency do not overlap
+            height = 0.02 + 0.3 * (number % 3)  # that names of like latency do not overlap
             label = f" {name}: no weights"
             axis.text(latency, height, label, rotation=90, fontsize=7, transform=place)
             continue
