@@ -25,7 +25,7 @@ class PooledModel:
       num_classes: length of the logits.
       dropout: rate before the classifier, in training.
       dtype: of the backbone's arithmetic; parameters, statistics and the head stay float32.
-      remat: `"none"`; the other forms are MobileNetV3's alone.
+      remat: `"none"`; the other form is MobileNetV3's alone.
       mean: of the input's channels on the [0, 1] scale, as the backbone expects them.
       std: of the input's channels on the [0, 1] scale.
     """
@@ -33,7 +33,7 @@ class PooledModel:
     num_classes: int = 4
     dropout: float = 0.2
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    remat: Literal["none", "activations", "blocks"] = "none"
+    remat: Literal["none", "blocks"] = "none"
 
     mean: ClassVar[tuple[float, ...]] = (0.5, 0.5, 0.5)
     std: ClassVar[tuple[float, ...]] = (0.5, 0.5, 0.5)

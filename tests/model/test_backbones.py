@@ -103,7 +103,7 @@ def test_an_unknown_backbone_is_told(name, line):
     [
         (["backbone=vit", "width=0.5"], "width=0.5: is of backbone=mobilenetv3 alone"),
         (["backbone=vit", "image_size=40"], "image_size=40: patches must tile it"),
-        (["backbone=vit", "remat=activations"], "remat=activations: ViT has no such form"),
+        (["backbone=vit", "remat=blocks"], "remat=blocks: ViT has no such form"),
         (["backbone=vit", "weights=timm"], "weights=timm: ViT has no published weights"),
     ],
 )
