@@ -85,7 +85,7 @@ QUICK = {
     "batch_size": 8,
     "resamples": 200,
 }
-NO_WEIGHTS, NO_TPU = "not run: no weights", "not run: no libtpu"
+NO_WEIGHTS = "not run: no weights"
 FORWARD_1, FORWARD_32, STEP = "forward 1", "forward 32", "step"
 ORT_1, ORT_32 = "onnxruntime 1", "onnxruntime 32"
 CALLS = {FORWARD_1: 8, FORWARD_32: 1, STEP: 1, ORT_1: 8, ORT_32: 1}
@@ -255,17 +255,30 @@ def prepare(config: Bench, name: str) -> tuple[dict[str, Callable[[], Any]], dic
     }
     tasks[STEP], temporaries = step_task(config, pretrained, preprocess)
     described["step_temporaries"] = temporaries
-    described["tpu_peak"] = NO_TPU
-    if importlib.util.find_spec("libtpu") and not config.quick:
-        cost = measure(pretrained.config, absent_tpu(), config.batch_size, preprocess)
-        described["tpu_peak"] = cost.peak
+    described["tpu_peak"] = tpu_peak(config, pretrained, preprocess)
     try:
         tasks |= onnx_tasks(pretrained, preprocess)
         described["onnx"] = "works"
     except Exception as error:  # whatever the translator or the runtime raises
-        reason = " ".join(str(error).split())[:160]
-        described["onnx"] = f"export does not work: {type(error).__name__}: {reason}"
+        described["onnx"] = f"export does not work: {reason_of(error)}"
     return tasks, described
+
+
+def tpu_peak(config: Bench, pretrained: Pretrained, preprocess: Preprocess) -> int | str:
+    """Bytes of a TPU v5e's memory that a training step takes, compiled for it; or why not."""
+    if config.quick:
+        return "not run: quick"
+    if importlib.util.find_spec("libtpu") is None:
+        return "not run: no libtpu"
+    try:
+        return measure(pretrained.config, absent_tpu(), config.batch_size, preprocess).peak
+    except Exception as error:  # whatever libtpu raises
+        return f"not run: {reason_of(error)}"
+
+
+def reason_of(error: Exception) -> str:
+    """One line on an error."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
 def forward_tasks(
@@ -446,23 +459,29 @@ def draw(config: Bench, rows: list[dict[str, Any]], path: Path) -> None:
     """Accuracy over latency at batch 1; backbones without accuracy stand below the axis."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure, axis = plt.subplots(figsize=(6.4, 4), layout="constrained")
     synthetic = any(row["trained"]["status"] == "SYNTHETIC" for row in rows)
-    for row in rows:
+    for number, row in enumerate(rows):
         latency = statistics.median(row["ms"][FORWARD_1])
         found = row["trained"].get("figures", {}).get("accuracy")
         name = row["backbone"]
         if found is None:
             axis.axvline(latency, color="#b9c4cc", linewidth=1)
-            axis.text(latency, 0.02, f" {name}: no weights", rotation=90, fontsize=7, va="bottom",
-                      transform=axis.get_xaxis_transform())  # fmt: skip
+            place = axis.get_xaxis_transform()
+            height = 0.02 + 0.3 * (number % 3)  # that names of like latency do not overlap
+            label = f" {name}: no weights"
+            axis.text(latency, height, label, rotation=90, fontsize=7, transform=place)
             continue
         value, ends = found["value"], found["interval"] or [found["value"]] * 2
         error = [[value - ends[0]], [ends[1] - value]]
         axis.errorbar(latency, value, error, fmt="o", color="#1b6ca8", capsize=3)
         axis.annotate(name, (latency, value), (6, 4), textcoords="offset points", fontsize=8)
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel("milliseconds for one image, JAX, this CPU")
     axis.set_ylabel("accuracy on test scans, 95 % interval")
     title = f"Backbones at {config.image_size}x{config.image_size}"
