@@ -67,6 +67,11 @@ def _parted(literal: re.Match[str]) -> str:
     return text if text.endswith("`") else f"{text[:-1]}\\ {text[-1]}"
 
 
+def experiments_in_the_book(app: Sphinx, name: str, source: list[str]) -> None:
+    """Leads links to the experiments' README to the page that includes it."""
+    source[0] = source[0].replace("](../experiments/README.md", "](experiments.md")
+
+
 class Settings(SphinxDirective):
     """Every setting of a command, from its configuration: ``{settings} TrainConfig``."""
 
@@ -88,4 +93,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Adds the directive and the mending."""
     app.add_directive("settings", Settings)
     app.connect("autodoc-process-docstring", as_rst)
+    app.connect("source-read", experiments_in_the_book)
     return {"parallel_read_safe": True}

@@ -156,6 +156,10 @@ def free_port() -> int:
         return bound.getsockname()[1]
 
 
+def weights_of(variables) -> np.ndarray:
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(variables.params)])
+
+
 def in_two_processes(*words, cwd):
     place = f"distributed=localhost:{free_port()}"
     pair = [command(*words, f"{place}/{index}/2", cwd=cwd) for index in (0, 1)]
@@ -177,13 +181,18 @@ def test_two_processes_train_to_the_result_of_one(trained, tmp_path):
     for one, other in zip(*rows, strict=True):
         for name in ("epoch", "step", "learning_rate"):
             assert one[name] == other[name]
-        np.testing.assert_allclose(other["loss"], one["loss"], rtol=1e-3)
+    # Sums over two devices round differently; Adam, whose first steps have the length of the
+    # learning rate for the smallest gradient too, makes that grow with every epoch.
+    losses = np.array([[row["loss"] for row in each] for each in rows])
+    np.testing.assert_allclose(losses[1, 0], losses[0, 0], rtol=1e-5)
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-2)
     shapes = build(read_run_config(alone).model).shapes
-    first, second = (restore_best(folder / "finetune", shapes)[0] for folder in (alone, together))
-    # Sums over two devices round differently, and Adam makes much of small gradients.
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(b, a, rtol=0.02, atol=0.002), first, second
+    begun = weights_of(restore_best(alone / "frozen", shapes)[0])
+    first, second = (
+        weights_of(restore_best(folder / "finetune", shapes)[0]) - begun
+        for folder in (alone, together)
     )
+    assert first @ second > 0.95 * np.linalg.norm(first) * np.linalg.norm(second)
 
 
 @pytest.mark.parametrize(
