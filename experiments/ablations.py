@@ -42,6 +42,8 @@ LIGHT_AUGMENTATION = NO_AUGMENTATION | {
 }
 # AdamW moves a weight by about the learning rate in a step: at this one, nowhere.
 NOWHERE = {"epochs": "1", "views": "1", "learning_rate": "1e-12", "warmup_epochs": "0"}
+LOWEST_DRAWN = -12
+"""Points of accuracy below which a difference is written, not drawn."""
 FIGURES = ("accuracy", "balanced accuracy", "macro AUC", "log loss")
 
 
@@ -426,23 +428,31 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     rows: list[tuple[str, Mapping[str, Any] | None]] = []
     for comparison in found["comparisons"]:
         first, *others = comparison["arms"]
-        rows.append((f"{comparison['title']}: {first['what']}", None))
+        rows.append((f"{comparison['title']}\nagainst {first['what']}", None))
         rows += [(arm["what"], arm["paired"]["accuracy"]) for arm in others]
-    picture = Figure(figsize=(8, 0.27 * len(rows) + 0.9), layout="constrained")
+    picture = Figure(figsize=(9, 0.36 * len(rows) + 0.9), layout="constrained")
     axes = picture.subplots()
     axes.axvline(0, color="0.7", linewidth=1)
     for height, (_, figure) in enumerate(rows):
-        if figure is not None:
-            ends = [100 * end for end in figure["interval"]]
-            clear = not ends[0] <= 0 <= ends[1]
-            colour = "#b5352c" if clear and ends[1] < 0 else "#23679a" if clear else "0.45"
-            axes.plot(ends, [height, height], color=colour, linewidth=2)
-            axes.plot([100 * figure["value"]], [height], "o", color=colour, markersize=5)
+        if figure is None:
+            continue
+        low, high = (100 * end for end in figure["interval"])
+        colour = "0.45" if low <= 0 <= high else "#b5352c" if high < 0 else "#23679a"
+        if high < LOWEST_DRAWN:  # it would press all others together
+            told = f"{100 * figure['value']:.0f} ({low:.0f} to {high:.0f})"
+            axes.annotate(
+                told, (LOWEST_DRAWN, height), (LOWEST_DRAWN + 0.7, height), color=colour,
+                fontsize=8, va="center", arrowprops={"arrowstyle": "->", "color": colour},
+            )  # fmt: skip
+            continue
+        axes.plot([low, high], [height, height], color=colour, linewidth=2)
+        axes.plot([100 * figure["value"]], [height], "o", color=colour, markersize=5)
     axes.set_yticks(range(len(rows)), [text for text, _ in rows], fontsize=8)
     for label, (_, figure) in zip(axes.get_yticklabels(), rows, strict=True):
         label.set_fontweight("bold" if figure is None else "normal")
+    axes.set_xlim(LOWEST_DRAWN, None)
     axes.invert_yaxis()
-    axes.set_xlabel("test accuracy, points more or less than the arm named in bold, paired")
+    axes.set_xlabel("points of test accuracy, paired, with 95 % interval", fontsize=9)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     picture.savefig(path, dpi=110)
