@@ -189,7 +189,7 @@ class TrainConfig:
         default=None,
         validator=above(0),
         doc="peak learning rate (3e-3; finetune 1e-5, which was measured to be too low on real"
-        " scans: give 1e-3)",
+        " scans: give 3e-4)",
     )
     schedule: Literal["cosine", "constant"] = chz.field(
         default="cosine", doc="learning rate after warm-up: cosine to 0, or constant"
