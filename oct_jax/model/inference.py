@@ -54,6 +54,7 @@ def make_forward(model: Model, preprocess: Preprocess) -> Forward:
 
 def predict_all(forward: Forward, variables: Variables, batches: Iterable[ScanBatch]) -> Outputs:
     """Outputs for all scans of all batches, in order; no batch is above `BATCH_SIZES[-1]`."""
+    variables = jax.device_put(variables)  # once: NumPy's arrays would go with every batch
     parts = []
     for batch in batches:
         outputs = forward(variables, pad_batch(batch))

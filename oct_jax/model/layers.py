@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from oct_jax.types import Images, Padding
 
@@ -234,6 +234,12 @@ def activate(x: Float[Array, "..."], activation: Activation) -> Float[Array, "..
     if activation == "hard_swish":
         return hard_swish(x)
     return x
+
+
+def dropout(key: PRNGKeyArray, x: Float[Array, "..."], rate: float) -> Float[Array, "..."]:
+    """Zeroes each value with probability `rate`, the rest divided by 1 - rate."""
+    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(keep, x / (1 - rate), 0)
 
 
 def batch_norm(

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from oct_jax.model.fold import fold_batch_norm
 from oct_jax.model.layers import (
@@ -22,6 +22,7 @@ from oct_jax.model.layers import (
     Lowering,
     SqueezeExcite,
     activate,
+    dropout,
     global_average_pool,
 )
 from oct_jax.model.protocol import Model, Tree, Variables, initial, path_name
@@ -282,13 +283,8 @@ class Head(nnx.Module):
         x = global_average_pool(features.astype(jnp.float32))[:, 0, 0]
         x = activate(self.hidden(x), self.activation)
         if dropout_key is not None:
-            x = _dropout(dropout_key, x, self.dropout)
+            x = dropout(dropout_key, x, self.dropout)
         return self.classifier(x)
-
-
-def _dropout(key: PRNGKeyArray, x: Array, rate: float) -> Array:
-    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
-    return jnp.where(keep, x / (1 - rate), 0)
 
 
 class MobileNetV3(nnx.Module):

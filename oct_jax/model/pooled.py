@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from oct_jax.model.layers import global_average_pool
+from oct_jax.model.layers import dropout, global_average_pool
 from oct_jax.model.protocol import Model, Pretrained, Tree, Variables, initial, path_name
 from oct_jax.types import FeatureMap, Images, Logits, UserError
 
@@ -126,8 +126,7 @@ class PooledModel:
         """Float32 logits; see `Model.head`."""
         x = self.pool(features)[:, 0, 0]
         if dropout_key is not None:
-            keep = jax.random.bernoulli(dropout_key, 1 - self.dropout, x.shape)
-            x = jnp.where(keep, x / (1 - self.dropout), 0)
+            x = dropout(dropout_key, x, self.dropout)
         classifier = variables.params["head"]["classifier"]
         return x @ classifier["kernel"] + classifier["bias"]
 
