@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "oct_jax"
 ORDER = (
     "types",
+    "task",
     "config",
     "files",
     "html",
