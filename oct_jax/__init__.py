@@ -6,15 +6,31 @@
 Research use; not a medical device.
 """
 
-from oct_jax.types import CLASSES, Decision, Prediction, UserError
+import importlib
+from typing import TYPE_CHECKING
+
+from oct_jax.types import CLASSES, UserError
+
+if TYPE_CHECKING:
+    from oct_jax.classifier import Classifier, load
+    from oct_jax.prediction import Decision, Prediction
 
 __all__ = ["CLASSES", "Classifier", "Decision", "Prediction", "UserError", "load"]
 
+# Imported at first use: `import oct_jax` must cost nothing, and JAX takes a second.
+_HOMES = {
+    "Classifier": "oct_jax.classifier",
+    "Decision": "oct_jax.prediction",
+    "Prediction": "oct_jax.prediction",
+    "load": "oct_jax.classifier",
+}
+
 
 def __getattr__(name: str) -> object:
-    # JAX takes seconds to import; `--help` and one-line errors should not wait for it.
-    if name in ("Classifier", "load"):
-        from oct_jax import classifier
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-        return getattr(classifier, name)
-    raise AttributeError(f"module 'oct_jax' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from oct_jax.arrays import ScanArray
 from oct_jax.data.preprocess import Preprocess, resize_scan, to_scan_coordinates
 from oct_jax.data.readers import read_scan
 from oct_jax.decision.calibration import softmax
@@ -22,9 +23,10 @@ from oct_jax.model.fold import fold
 from oct_jax.model.gradcam import METHODS, PREDICTED, Method, explain_all, make_explain
 from oct_jax.model.inference import BATCH_SIZES, Outputs, make_forward, predict_all
 from oct_jax.model.protocol import Model, Variables, build, fingerprint_of
+from oct_jax.prediction import Decision, Prediction
 from oct_jax.train.best import has_best, restore_best
 from oct_jax.train.run_folder import STAGES, read_run_config
-from oct_jax.types import CLASSES, Decision, Prediction, Referral, ScanArray, UserError
+from oct_jax.types import CLASSES, Referral, UserError
 
 # Free in its sizes: a sequence may hold scans of several, so no item may bind them for the others.
 Scan = str | os.PathLike[str] | UInt8[np.ndarray, "_height _width"]

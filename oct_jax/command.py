@@ -7,8 +7,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from oct_jax.cache import keep_compiled_programs
 from oct_jax.config import HelpRequested
-from oct_jax.files import cache_folder
 from oct_jax.types import UserError
 
 
@@ -20,7 +20,7 @@ def run(command: Callable[[list[str]], None]) -> int:
     """
     keep_freed_memory()
     try:
-        _keep_compiled_programs()
+        keep_compiled_programs()
         command(sys.argv[1:])
     except HelpRequested as help_text:
         print(help_text)
@@ -53,13 +53,3 @@ def keep_freed_memory() -> None:
 # Of <malloc.h>: one heap for all threads (M_ARENA_MAX), nothing mapped apart from it (M_MMAP_MAX),
 # and nothing of it given back (M_TRIM_THRESHOLD).
 _MALLOC = {-8: 1, -4: 0, -1: -1}
-
-
-def _keep_compiled_programs() -> None:
-    """Keeps what XLA compiles on disk, so that the second run of a command starts at once."""
-    import jax
-
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -24,9 +24,6 @@ from oct_jax.types import UserError
 
 T = TypeVar("T")
 
-CACHE_VARIABLE = "OCT_JAX_CACHE"
-"""Environment variable that names another cache folder."""
-
 LARGEST_JSON = 2**26
 """Bytes; the largest JSON file that the package itself writes is a hundred times smaller."""
 DEEPEST_JSON = 32
@@ -37,14 +34,6 @@ Positive = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-
-
-def cache_folder() -> Path:
-    """Where downloads and compiled programs are kept: `$OCT_JAX_CACHE`, else the user's cache."""
-    import pooch  # half a second that reading and writing a file should not cost
-
-    named = os.environ.get(CACHE_VARIABLE)
-    return Path(named).expanduser() if named else Path(pooch.os_cache("oct_jax"))
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

@@ -8,6 +8,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "oct_jax"
 ORDER = (
     "types",
+    "arrays",
+    "prediction",
+    "cache",
     "task",
     "config",
     "files",

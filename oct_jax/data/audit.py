@@ -25,11 +25,12 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
 
+from oct_jax.arrays import ScanArray
 from oct_jax.data.kermany import BadScan, Listing, list_scans
 from oct_jax.data.manifest import Record
 from oct_jax.data.readers import decode_scan, map_threads
 from oct_jax.data.split import keep_official, leaking_patients, split_records
-from oct_jax.types import CLASSES, ScanArray, UserError
+from oct_jax.types import CLASSES, UserError
 
 # Measured on 747 real scans of 486 patients: copies that were compressed anew (quality 40), halved
 # or squashed differ in at most 4 of the 64 bits and correlate above 0.999; a change of gamma to

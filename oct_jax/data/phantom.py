@@ -25,11 +25,12 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from oct_jax.arrays import LabelBatch, ScanArray
 from oct_jax.data.manifest import Record
 from oct_jax.data.readers import map_threads
 from oct_jax.data.source import label_indices
 from oct_jax.data.split import split_records
-from oct_jax.types import CLASSES, LabelBatch, ScanArray
+from oct_jax.types import CLASSES
 
 HEIGHT = 496
 """Rows of every phantom, as of the Spectralis scans that they imitate."""

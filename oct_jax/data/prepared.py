@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from oct_jax.arrays import LabelBatch, ScanArray
 from oct_jax.data.manifest import Record, read_manifest, summarize
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.readers import decode_scan
 from oct_jax.data.source import label_indices
 from oct_jax.files import read_json
-from oct_jax.types import LabelBatch, Resize, ScanArray, UserError
+from oct_jax.types import Resize, UserError
 
 DESCRIPTION, MANIFEST, RECORDS, SCANS = "prepared.json", "manifest.csv", "records", "scans.npy"
 FORMAT = 1

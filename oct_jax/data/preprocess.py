@@ -16,7 +16,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, UInt8
 from PIL import Image
 
-from oct_jax.types import Resize, ScanArray, UserError
+from oct_jax.arrays import ScanArray
+from oct_jax.types import Resize, UserError
 
 
 @dataclass(frozen=True, kw_only=True)

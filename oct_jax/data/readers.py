@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Float, Integer, UInt8
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from oct_jax.types import ScanArray, UserError
+from oct_jax.arrays import ScanArray
+from oct_jax.types import UserError
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 MAX_PIXELS = 64_000_000

@@ -11,6 +11,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from oct_jax.arrays import LabelBatch, ScanArray
 from oct_jax.data.kermany import BadScan, list_scans
 from oct_jax.data.manifest import Record, read_manifest, summarize, verify
 from oct_jax.data.readers import read_scan
@@ -21,7 +22,7 @@ from oct_jax.data.split import (
     leaking_patients,
     split_records,
 )
-from oct_jax.types import CLASSES, SPLITS, LabelBatch, ScanArray, UserError
+from oct_jax.types import CLASSES, SPLITS, UserError
 
 
 @runtime_checkable

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int
 
+from oct_jax.arrays import LabelBatch
 from oct_jax.config import EvaluateConfig
 from oct_jax.data.datasets import PHANTOM, open_data
 from oct_jax.data.kermany import OWN_GROUP, list_scans
@@ -17,7 +18,7 @@ from oct_jax.data.manifest import Record, read_manifest, summarize
 from oct_jax.data.prepared import is_prepared
 from oct_jax.data.source import FolderSource, Source
 from oct_jax.train.run_folder import read_run_config
-from oct_jax.types import CLASSES, LabelBatch, UserError
+from oct_jax.types import CLASSES, UserError
 
 _RESERVED = ("macro", "urgent", "weighted", "balanced")
 

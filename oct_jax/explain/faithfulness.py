@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
-from oct_jax.types import ScanBatch
+from oct_jax.arrays import ScanBatch
 
 OneScan = UInt8[np.ndarray, "size size"]
 Mask = Bool[np.ndarray, "size size"]

@@ -13,9 +13,11 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from oct_jax.arrays import ScanArray
 from oct_jax.classifier import Explanation
 from oct_jax.decision.referral import TIERS, WORDS
-from oct_jax.types import CLASSES, Prediction, ScanArray
+from oct_jax.prediction import Prediction
+from oct_jax.types import CLASSES
 
 RESEARCH_USE = "Research use; not a medical device"
 

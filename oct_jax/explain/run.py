@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from oct_jax.arrays import ScanArray
 from oct_jax.classifier import Classifier, Explanation, enlarge, latest_run, load
 from oct_jax.config import ExplainConfig
 from oct_jax.data.manifest import read_manifest
@@ -26,7 +27,7 @@ from oct_jax.explain.verified import is_verified
 from oct_jax.files import write_atomic, write_json
 from oct_jax.model.gradcam import explain_all, make_explain
 from oct_jax.model.inference import BATCH_SIZES
-from oct_jax.types import CLASSES, ScanArray, UserError
+from oct_jax.types import CLASSES, UserError
 
 EMPTY = "empty map: nothing in this scan speaks for the class"
 FLAT = "flat map: it favours no place"

@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 from jaxtyping import Float, Int
 
+from oct_jax.arrays import LabelBatch, ScanBatch
 from oct_jax.data.loader import in_order
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.source import Source
@@ -19,7 +20,7 @@ from oct_jax.decision.conformal import prediction_sets
 from oct_jax.decision.referral import TIERS, refer, urgency
 from oct_jax.decision.rule import DecisionRule
 from oct_jax.export.verify import run
-from oct_jax.types import CLASSES, LabelBatch, ScanBatch
+from oct_jax.types import CLASSES
 
 _BATCH = 32
 _THREADS = 4

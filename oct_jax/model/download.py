@@ -7,7 +7,7 @@ import pooch
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
-from oct_jax.files import CACHE_VARIABLE, cache_folder
+from oct_jax.cache import CACHE_VARIABLE, cache_folder
 from oct_jax.types import UserError
 
 

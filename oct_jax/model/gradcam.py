@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int32, UInt8
 
+from oct_jax.arrays import AnyArray, FeatureMap, LabelBatch, ScanBatch
 from oct_jax.data.preprocess import Preprocess, normalise
 from oct_jax.model.inference import Outputs, first_rows, join_rows, pad_batch
 from oct_jax.model.layers import Activation, global_average_pool
 from oct_jax.model.protocol import Model, Tree, Variables
-from oct_jax.types import AnyArray, FeatureMap, LabelBatch, ScanBatch
 
 Method: TypeAlias = Literal["gradcam", "gradcam++", "hirescam", "eigencam"]
 Maps: TypeAlias = Float[Array, "batch _rows _columns"]

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from oct_jax.arrays import AnyArray, ScanBatch
 from oct_jax.data.loader import in_order
 from oct_jax.data.preprocess import Preprocess, normalise
 from oct_jax.data.source import Source
 from oct_jax.model.protocol import Model, Variables
-from oct_jax.types import AnyArray, ScanBatch
 
 # Batches are padded to one of these sizes, so that three programs are compiled, not one for
 # every number of scans that a caller may come with.

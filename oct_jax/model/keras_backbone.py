@@ -20,9 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from oct_jax.arrays import FeatureMap, Images
 from oct_jax.model.pooled import PooledModel
 from oct_jax.model.protocol import Pretrained, Tree, Variables, path_name
-from oct_jax.types import FeatureMap, Images, UserError
+from oct_jax.types import UserError
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -13,7 +13,8 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from oct_jax.types import Images, Padding
+from oct_jax.arrays import Images
+from oct_jax.types import Padding
 
 Activation: TypeAlias = Literal["none", "relu", "hard_swish"]
 Lowering: TypeAlias = Literal["auto", "conv"]

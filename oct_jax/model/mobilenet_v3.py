@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import PRNGKeyArray
 
+from oct_jax.arrays import FeatureMap, Images, Logits
 from oct_jax.model.fold import fold_batch_norm
 from oct_jax.model.layers import (
     Activation,
@@ -26,7 +27,7 @@ from oct_jax.model.layers import (
     global_average_pool,
 )
 from oct_jax.model.protocol import Model, Tree, Variables, initial, path_name
-from oct_jax.types import FeatureMap, Images, Logits, Padding
+from oct_jax.types import Padding
 
 Variant: TypeAlias = Literal["large", "large_minimalistic"]
 

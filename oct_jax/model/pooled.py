@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from oct_jax.arrays import FeatureMap, Images, Logits
 from oct_jax.model.layers import dropout, global_average_pool
 from oct_jax.model.protocol import Model, Pretrained, Tree, Variables, initial, path_name
-from oct_jax.types import FeatureMap, Images, Logits, UserError
+from oct_jax.types import UserError
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from oct_jax.types import FeatureMap, Images, Logits
+from oct_jax.arrays import FeatureMap, Images, Logits
 
 Tree: TypeAlias = dict[str, Any]
 

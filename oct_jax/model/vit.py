@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from oct_jax.arrays import FeatureMap, Images
 from oct_jax.model.pooled import PooledModel
 from oct_jax.model.protocol import Tree, initial, normal
-from oct_jax.types import FeatureMap, Images, UserError
+from oct_jax.types import UserError
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Float32, Int
 
-from oct_jax.types import AnyArray, LabelBatch
+from oct_jax.arrays import AnyArray, LabelBatch
 
 
 def class_weights(

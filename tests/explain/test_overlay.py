@@ -11,7 +11,7 @@ from oct_jax.classifier import Explanation, to_predictions
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.explain.overlay import advice, certainty, overlay, page
 from oct_jax.model.inference import Outputs
-from oct_jax.types import Decision
+from oct_jax.prediction import Decision
 
 
 def explanation(shape, cells, resize="squash"):

@@ -1,0 +1,21 @@
+"""Array types shared by several subpackages: element type and shape, checked under pytest."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Array, Float, Int32, UInt8
+
+# For functions that take what the host or the device holds.
+AnyArray: TypeAlias = Array | np.ndarray
+# One B-scan as read from disk: grey, 0 (dark) to 255 (bright), rows from vitreous to choroid.
+ScanArray: TypeAlias = UInt8[np.ndarray, "height width"]
+# What the loader yields: resized grey scans and class indices.
+ScanBatch: TypeAlias = UInt8[np.ndarray, "batch size size"]
+LabelBatch: TypeAlias = Int32[np.ndarray, "batch"]
+# Inputs and outputs of a model, channels last. The underscores leave sizes free: the input and the
+# output of a layer need only agree in their batch.
+Images: TypeAlias = Float[Array, "batch _height _width _channels"]
+FeatureMap: TypeAlias = Float[Array, "batch _rows _columns _features"]
+Logits: TypeAlias = Float[Array, "batch classes"]

@@ -1,0 +1,35 @@
+"""What is imported, and when: a mistake in the arguments must not wait for JAX to load."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {
+    *("jax", "jaxlib", "flax", "optax", "orbax", "grain", "jaxtyping", "tensorflow_datasets"),
+    *("numpy", "scipy", "sklearn", "cv2", "PIL", "h5py", "matplotlib", "onnx", "pooch", "rich"),
+}
+
+
+def imported_by(*arguments, code=0):
+    """The top-level packages that a Python process imports."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    assert imported_by("-c", "import oct_jax").isdisjoint({*HEAVY, "chz"})
+
+
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "evaluate recalibrate", "explain", "export", "data audit"]
+)
+@pytest.mark.parametrize(("argument", "code"), [("nosuch=1", 2), ("--help", 0)])
+def test_a_wrong_argument_and_help_import_nothing_heavy(command, argument, code):
+    module, *name = command.split()
+    words = ("-m", f"oct_jax.{module}", *name, argument)
+    assert imported_by(*words, code=code).isdisjoint(HEAVY)
