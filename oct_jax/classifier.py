@@ -18,7 +18,8 @@ from oct_jax.arrays import ScanArray
 from oct_jax.data.preprocess import Preprocess, resize_scan, to_scan_coordinates
 from oct_jax.data.readers import read_scan
 from oct_jax.decision.calibration import softmax
-from oct_jax.decision.rule import DecisionRule, decide, read_rule
+from oct_jax.decision.rule import DecisionRule, decide
+from oct_jax.decision.storage import read_rule
 from oct_jax.model.fold import fold
 from oct_jax.model.gradcam import METHODS, PREDICTED, Method, explain_all, make_explain
 from oct_jax.model.inference import BATCH_SIZES, Outputs, make_forward, predict_all

@@ -1,25 +1,16 @@
-"""The decision rule of a trained stage: fitted on its calibration scans, stored beside it.
-
-runs/<name>/<stage>/decision/
-  rule.json                   temperature, thresholds, what they were fitted on
-  scans.csv                   the calibration scans, with their hashes
-  outliers-<hash>.safetensors the density model of the features
-"""
+"""The decision rule of a model: fitted on calibration scans, applied to outputs of any scans."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
-from safetensors.numpy import load_file, save
 
-from oct_jax.data.manifest import Record, read_manifest, write_manifest
+from oct_jax.data.manifest import Record
 from oct_jax.decision.calibration import fit_temperature, softmax
 from oct_jax.decision.conformal import prediction_sets, set_thresholds
 from oct_jax.decision.outliers import (
@@ -28,12 +19,8 @@ from oct_jax.decision.outliers import (
     squared_distance,
 )
 from oct_jax.decision.referral import refer, urgency, urgent_threshold
-from oct_jax.files import read_json, write_atomic, write_json
 from oct_jax.model.inference import Outputs
-from oct_jax.types import CLASSES, Referral, UserError
-
-_PLAIN = ("temperature", "urgent_threshold", "coverage", "sensitivity", "outlier_rate", "model")
-_ARRAYS = ("mean", "directions", "precisions")
+from oct_jax.types import Referral, UserError
 
 COVERAGE, SENSITIVITY, OUTLIER_RATE = 0.9, 0.99, 0.01
 """What is asked for where nothing else is said."""
@@ -158,73 +145,6 @@ def decide(rule: DecisionRule, outputs: Outputs) -> Decisions:
         scores = distances / rule.outliers.threshold
     urgent = urgency(probabilities) >= rule.urgent_threshold
     return Decisions(probabilities, sets, refer(sets, urgent, scores > 1), scores)
-
-
-def write_rule(stage: Path, rule: DecisionRule) -> None:
-    """Stores a rule with the stage that it was fitted for; replaces an earlier one.
-
-    `rule.json` is written last and names its density model by a hash: a kill in between leaves the
-    earlier rule whole.
-    """
-    folder = stage / "decision"
-    folder.mkdir(exist_ok=True)
-    told: dict[str, Any] = {
-        "classes": list(CLASSES),
-        **{name: getattr(rule, name) for name in _PLAIN},
-        "set_thresholds": rule.set_thresholds.tolist(),
-        "fitted_on": dict(rule.fitted_on),
-        "outliers": None,
-    }
-    density, name = rule.outliers, ""
-    if density is not None:
-        data = save({name: np.ascontiguousarray(getattr(density, name)) for name in _ARRAYS})
-        name = f"outliers-{hashlib.sha256(data).hexdigest()[:12]}.safetensors"
-        write_atomic(folder / name, data)
-        told["outliers"] = {
-            "file": name,
-            "rest_precision": density.rest_precision,
-            "threshold": density.threshold,
-        }
-    write_manifest(rule.records, folder / "scans.csv")
-    write_json(folder / "rule.json", told)
-    for stale in folder.glob("outliers-*.safetensors"):
-        if stale.name != name:
-            stale.unlink()
-
-
-def read_rule(stage: Path) -> DecisionRule | None:
-    """Reads a stage's rule; None where it has none.
-
-    Raises:
-      UserError: the files are not a rule.
-    """
-    path = stage / "decision" / "rule.json"
-    if not path.is_file():
-        return None
-    try:
-        told = read_json(path)
-        density = None
-        if told["outliers"] is not None:
-            arrays = load_file(path.with_name(told["outliers"]["file"]))
-            density = OutlierModel(
-                mean=arrays["mean"],
-                directions=arrays["directions"],
-                precisions=arrays["precisions"],
-                rest_precision=told["outliers"]["rest_precision"],
-                threshold=told["outliers"]["threshold"],
-            )
-        return DecisionRule(
-            set_thresholds=np.array(told["set_thresholds"], np.float32),
-            outliers=density,
-            fitted_on=told["fitted_on"],
-            records=read_manifest(path.with_name("scans.csv")),
-            **{name: told[name] for name in _PLAIN},
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: not a decision rule ({error!r}); delete {path.parent} and repeat the training"
-            " command, which only fits it anew"
-        ) from error
 
 
 def _below(values: Float[np.ndarray, "n"]) -> Float32[np.ndarray, "n"]:

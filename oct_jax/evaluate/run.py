@@ -22,7 +22,8 @@ from oct_jax.config import EvaluateConfig, RecalibrateConfig
 from oct_jax.decision.calibration import calibration_figures
 from oct_jax.decision.fit import describe
 from oct_jax.decision.referral import URGENT
-from oct_jax.decision.rule import DecisionRule, fit_rule, write_rule
+from oct_jax.decision.rule import DecisionRule, fit_rule
+from oct_jax.decision.storage import write_rule
 from oct_jax.evaluate.evaluation import Evaluated, appraise, parse_prevalence
 from oct_jax.evaluate.page import to_html, to_lines
 from oct_jax.evaluate.scans import (

@@ -26,7 +26,7 @@ from oct_jax.data.loader import check_source, feature_stream, prefetch, training
 from oct_jax.data.preprocess import Preprocess, normalise
 from oct_jax.data.source import Source
 from oct_jax.decision.fit import fit_on_scans
-from oct_jax.decision.rule import read_rule, write_rule
+from oct_jax.decision.storage import read_rule, write_rule
 from oct_jax.files import write_json
 from oct_jax.model.backbones import DEFAULT, load_backbone
 from oct_jax.model.fold import fold

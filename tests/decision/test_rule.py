@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from oct_jax.decision.outliers import fit_outliers
 from oct_jax.decision.referral import TIERS, URGENT, refer, urgency, urgent_threshold
-from oct_jax.decision.rule import decide, fit_rule, read_rule, write_rule
+from oct_jax.decision.rule import decide, fit_rule
 from oct_jax.model.inference import Outputs
 from oct_jax.types import CLASSES, UserError
 
@@ -24,30 +24,6 @@ def fitted(seed=0, **asked):
     outputs, labels = outputs_of(seed)
     density = fit_outliers(outputs_of(seed + 1)[0].pooled)
     return fit_rule(outputs, labels, density, fitted_on={"data": "made up"}, **asked)
-
-
-def test_a_rule_survives_its_files_to_the_same_decisions(tmp_path):
-    rule, (outputs, _) = fitted(), outputs_of(5)
-    write_rule(tmp_path, rule)
-    again = read_rule(tmp_path)
-    before, after = decide(rule, outputs), decide(again, outputs)
-    assert before.referrals == after.referrals
-    np.testing.assert_array_equal(before.sets, after.sets)
-    np.testing.assert_array_equal(before.outlier_scores, after.outlier_scores)
-    assert again.fitted_on == {"data": "made up"}
-    write_rule(tmp_path, fitted(seed=9))
-    assert len(list((tmp_path / "decision").glob("outliers-*"))) == 1
-    write_rule(tmp_path, dataclasses.replace(rule, outliers=None))
-    assert read_rule(tmp_path).outliers is None
-    assert not list((tmp_path / "decision").glob("outliers-*"))
-
-
-def test_no_rule_and_no_good_rule(tmp_path):
-    assert read_rule(tmp_path) is None
-    (tmp_path / "decision").mkdir()
-    (tmp_path / "decision" / "rule.json").write_text("{}")
-    with pytest.raises(UserError, match="not a decision rule"):
-        read_rule(tmp_path)
 
 
 def test_calibration_scans_reach_what_was_asked():

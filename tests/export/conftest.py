@@ -10,7 +10,7 @@ from oct_jax.classifier import Classifier, load
 from oct_jax.config import ExportConfig
 from oct_jax.data.phantom import PhantomSource
 from oct_jax.decision.fit import fit_on_scans
-from oct_jax.decision.rule import write_rule
+from oct_jax.decision.storage import write_rule
 from oct_jax.export import quantize
 from oct_jax.export.bundle import export
 

@@ -1,0 +1,166 @@
+"""A decision rule on disk.
+
+<folder>/decision/
+  rule.json                    temperature, thresholds, what they were fitted on
+  scans-<hash>.csv             the calibration scans, with their hashes
+  outliers-<hash>.safetensors  the outlier model of the features
+
+Both files are named by a hash of their content, which is compared when they are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+from safetensors.numpy import save
+
+from oct_jax.data.manifest import manifest_digest, read_manifest, write_manifest
+from oct_jax.decision.calibration import COLDEST, HOTTEST
+from oct_jax.decision.outliers import OutlierModel
+from oct_jax.decision.rule import DecisionRule
+from oct_jax.files import (
+    Positive,
+    Share,
+    convert,
+    read_json,
+    read_tensors,
+    write_atomic,
+    write_json,
+)
+from oct_jax.types import CLASSES, UserError
+
+# The search for a temperature ends a little inside of its bounds or on them, up to rounding.
+_Temperature = Annotated[float, Meta(ge=0.99 * COLDEST, le=1.01 * HOTTEST)]
+_Inside = Annotated[float, Meta(gt=0, lt=1)]
+_DENSITY = {
+    "mean": ("channels",),
+    "directions": ("channels", "directions"),
+    "precisions": ("directions",),
+}
+
+
+class _StoredOutliers(Struct, forbid_unknown_fields=True):
+    file: Annotated[str, Meta(pattern=r"^outliers-[0-9a-f]{12}\.safetensors$")]
+    rest_precision: Positive
+    threshold: Positive
+
+
+class _StoredRule(Struct, forbid_unknown_fields=True):
+    classes: Annotated[tuple[str, ...], Meta(min_length=2)]
+    temperature: _Temperature
+    set_thresholds: list[Share]
+    urgent_threshold: Share
+    coverage: _Inside
+    sensitivity: Annotated[float, Meta(gt=0, le=1)]
+    outlier_rate: _Inside
+    model: Annotated[str, Meta(pattern="^([0-9a-f]{16})?$")]
+    fitted_on: dict[str, Any]
+    outliers: _StoredOutliers | None
+    # Rules that version 0.1 stored have a list without a hash.
+    scans: Annotated[str, Meta(pattern=r"^scans(-[0-9a-f]{12})?\.csv$")] = "scans.csv"
+
+    def __post_init__(self) -> None:
+        if len(self.set_thresholds) != len(self.classes):
+            raise ValueError(
+                f"{len(self.set_thresholds)} set_thresholds of {len(self.classes)} classes"
+            )
+
+
+class _FittedOn(Struct):
+    """Of the calibration scans; other entries are free."""
+
+    data: str = ""
+    scans: dict[str, Annotated[int, Meta(ge=0)]] = {}
+    patients: Annotated[int, Meta(ge=0)] = 0
+
+
+def write_rule(stage: Path, rule: DecisionRule) -> None:
+    """Stores a rule with the stage that it was fitted for; replaces an earlier one.
+
+    `rule.json` is written last and names the other files by a hash: a kill in between leaves the
+    earlier rule whole.
+    """
+    folder = stage / "decision"
+    folder.mkdir(exist_ok=True)
+    outliers = None
+    if rule.outliers is not None:
+        tensors = save(
+            {name: np.ascontiguousarray(getattr(rule.outliers, name)) for name in _DENSITY}
+        )
+        file = f"outliers-{hashlib.sha256(tensors).hexdigest()[:12]}.safetensors"
+        write_atomic(folder / file, tensors)
+        outliers = _StoredOutliers(file, rule.outliers.rest_precision, rule.outliers.threshold)
+    scans = f"scans-{manifest_digest(rule.records)[:12]}.csv"
+    write_manifest(rule.records, folder / scans)
+    stored = _StoredRule(
+        classes=CLASSES,
+        temperature=rule.temperature,
+        set_thresholds=rule.set_thresholds.tolist(),
+        urgent_threshold=rule.urgent_threshold,
+        coverage=rule.coverage,
+        sensitivity=rule.sensitivity,
+        outlier_rate=rule.outlier_rate,
+        model=rule.model,
+        fitted_on=dict(rule.fitted_on),
+        outliers=outliers,
+        scans=scans,
+    )
+    write_json(folder / "rule.json", msgspec.to_builtins(stored))
+    in_use = {scans, outliers.file if outliers else ""}
+    for stale in (*folder.glob("outliers-*.safetensors"), *folder.glob("scans*.csv")):
+        if stale.name not in in_use:
+            stale.unlink()
+
+
+def read_rule(stage: Path) -> DecisionRule | None:
+    """Reads a stage's rule; None where it has none.
+
+    Raises:
+      UserError: the files are not a rule, are damaged, or are not of one rule.
+    """
+    folder = stage / "decision"
+    path = folder / "rule.json"
+    if not path.is_file():
+        return None
+    remedy = f"delete {folder} and repeat the training command, which only fits it anew"
+    stored: _StoredRule = read_json(path, _StoredRule, remedy=remedy)
+    convert(stored.fitted_on, _FittedOn, f"{path}: fitted_on", remedy=remedy)
+    if stored.classes != CLASSES:
+        raise UserError(
+            f"{path}: of the classes {', '.join(stored.classes)},"
+            f" not {', '.join(CLASSES)}; {remedy}"
+        )
+    records = read_manifest(folder / stored.scans)
+    digest = stored.scans.removesuffix(".csv").removeprefix("scans").removeprefix("-")
+    if not manifest_digest(records).startswith(digest):
+        raise UserError(f"{folder / stored.scans}: changed since it was written; {remedy}")
+    return DecisionRule(
+        temperature=stored.temperature,
+        set_thresholds=np.array(stored.set_thresholds, np.float32),
+        urgent_threshold=stored.urgent_threshold,
+        coverage=stored.coverage,
+        sensitivity=stored.sensitivity,
+        outlier_rate=stored.outlier_rate,
+        outliers=_read_outliers(folder, stored.outliers, remedy),
+        fitted_on=stored.fitted_on,
+        model=stored.model,
+        records=records,
+    )
+
+
+def _read_outliers(
+    folder: Path, stored: _StoredOutliers | None, remedy: str
+) -> OutlierModel | None:
+    if stored is None:
+        return None
+    path = folder / stored.file
+    digest = stored.file.removeprefix("outliers-").removesuffix(".safetensors")
+    tensors = read_tensors(path, _DENSITY, sha256=digest, remedy=remedy)
+    if not (tensors["precisions"] > 0).all():
+        raise UserError(f"{path}: precisions must be above 0; {remedy}")
+    return OutlierModel(**tensors, rest_precision=stored.rest_precision, threshold=stored.threshold)
