@@ -16,7 +16,7 @@ from jaxtyping import Float32, UInt8
 
 from oct_jax.arrays import ScanArray
 from oct_jax.data.preprocess import Preprocess, resize_scan, to_scan_coordinates
-from oct_jax.data.readers import read_scan
+from oct_jax.data.readers import read_scan, shape_problem
 from oct_jax.decision.calibration import softmax
 from oct_jax.decision.rule import DecisionRule, decide
 from oct_jax.decision.storage import read_rule
@@ -182,6 +182,9 @@ def _read(scan: Scan) -> ScanArray:
             f"array of shape {pixels.shape}, {pixels.dtype}: a scan is grey uint8 of shape"
             " (height, width); files of other kinds are converted when given as paths"
         )
+    problem = shape_problem(*pixels.shape)
+    if problem:
+        raise UserError(f"array: {problem}")
     return pixels
 
 

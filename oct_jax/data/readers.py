@@ -21,6 +21,9 @@ from oct_jax.types import UserError
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused before they are decoded (decompression bombs)."""
+MAX_ASPECT = 32
+"""Longer pictures are not B-scans: the widest that scanners make are some ten times as wide as
+high."""
 
 _ORIENTATION_TAG = 0x0112
 _JPEG_END = b"\xff\xd9"
@@ -85,8 +88,8 @@ def decode_scan(data: bytes, name: str) -> ScanArray:
       uint8 of shape (height, width), 0 black to 255 white.
 
     Raises:
-      UnreadableScan: empty, truncated or not an image, more than `MAX_PIXELS` pixels, more than
-        one frame, or a kind of pixel without a sure meaning as grey.
+      UnreadableScan: empty, truncated or not an image, more than one frame, a shape that no
+        scanner makes (`shape_problem`), or a kind of pixel without a sure meaning as grey.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -101,6 +104,22 @@ def decode_scan(data: bytes, name: str) -> ScanArray:
     except Exception as error:  # on damaged files Pillow raises a dozen types, SyntaxError too
         reason = f"damaged or truncated ({' '.join(str(error).split())})"
     raise UnreadableScan(name, reason)
+
+
+def shape_problem(height: int, width: int) -> str:
+    """Why no B-scan has this shape, in words; "" where one may.
+
+    >>> shape_problem(496, 512)
+    ''
+    """
+    size = f"{width}x{height}"
+    if width * height > MAX_PIXELS:
+        return f"{size} is more than {MAX_PIXELS // 10**6} megapixels"
+    if width * height == 0:
+        return f"{size} holds no pixel"
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        return f"{size} is not a B-scan: one side is more than {MAX_ASPECT} times the other"
+    return ""
 
 
 def map_threads(
@@ -125,11 +144,9 @@ def map_threads(
 
 
 def _check_shape(image: Image.Image) -> None:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise _Refusal(f"{width}x{height} is more than {MAX_PIXELS // 10**6} megapixels")
-    if width * height == 0:
-        raise _Refusal(f"{width}x{height} holds no pixel")
+    problem = shape_problem(image.height, image.width)
+    if problem:
+        raise _Refusal(problem)
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         raise _Refusal(f"holds {frames} frames; save each B-scan as a file of its own")

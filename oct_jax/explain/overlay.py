@@ -5,6 +5,7 @@ Drawn by OpenCV and Pillow: Matplotlib would double the time to the first page.
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
 from collections.abc import Sequence
 
@@ -25,7 +26,7 @@ _BACKGROUND, _INK, _FAINT, _WARNING = (24, 24, 28), (236, 236, 236), (150, 150, 
 _BAR, _CHOSEN = (92, 92, 100), (238, 120, 60)
 _OPACITY = 0.6
 _PANEL_WIDTH, _PANEL_HEIGHT, _MARGIN, _LINE = 300, 400, 14, 17
-_SMALLEST_SIDE = 160
+_SMALLEST_SIDE, _LARGEST_SIDE = 160, 4096
 
 Picture = UInt8[np.ndarray, "_rows _columns 3"]
 
@@ -45,15 +46,17 @@ def overlay(scan: ScanArray, heatmap: Float32[np.ndarray, "height width"]) -> Pi
 def page(scan: ScanArray, explanation: Explanation, marks: Sequence[str]) -> Picture:
     """The scan in its own resolution under its heatmap, beside a panel of what the model says.
 
-    Very small scans are enlarged by a whole factor; the panel grows with very large ones.
+    Very small scans are enlarged by a whole factor, and those with a side above 4096 pixels are
+    reduced to it; the panel grows with large ones.
 
     Args:
       scan: grey, of the explanation's `scan_shape`.
       explanation: of the scan.
       marks: cautions, a line each.
     """
-    picture = overlay(scan, explanation.heatmap)
-    zoom = max(1, _SMALLEST_SIDE // min(scan.shape))
+    shown, explanation = _reduced(scan, explanation)
+    picture = overlay(shown, explanation.heatmap)
+    zoom = max(1, min(_SMALLEST_SIDE // min(shown.shape), _LARGEST_SIDE // max(shown.shape)))
     picture = picture.repeat(zoom, 0).repeat(zoom, 1)
     scale = max(1.0, picture.shape[0] / 600)
     panel = _panel(explanation, marks, scale)
@@ -62,6 +65,18 @@ def page(scan: ScanArray, explanation: Explanation, marks: Sequence[str]) -> Pic
     canvas.paste(Image.fromarray(picture))
     canvas.paste(panel, (picture.shape[1], 0))
     return np.array(canvas)
+
+
+def _reduced(
+    scan: UInt8[np.ndarray, "_height _width"], explanation: Explanation
+) -> tuple[UInt8[np.ndarray, "_height _width"], Explanation]:
+    """Both on fewer pixels, where the scan has more than a page can show."""
+    factor = _LARGEST_SIDE / max(scan.shape)
+    if factor >= 1:
+        return scan, explanation
+    height, width = (max(1, round(side * factor)) for side in scan.shape)
+    smaller = cv2.resize(scan, (width, height), interpolation=cv2.INTER_AREA)
+    return smaller, dataclasses.replace(explanation, scan_shape=(height, width))
 
 
 def encode_png(picture: Picture) -> bytes:

@@ -4,6 +4,7 @@ A file is known by its first bytes: safetensors, PyTorch's zip (`.pth`) or HDF5 
 """
 
 import io
+import math
 import pickle
 import re
 import zipfile
@@ -91,12 +92,33 @@ def _read_keras(path: Path) -> Checkpoint:
                 " in the .h5 (not .weights.h5) format"
             )
         for layer in map(_text, file.attrs["layer_names"]):
-            for name in map(_text, file[layer].attrs["weight_names"]):
+            group = _member(file, layer, path)
+            for name in map(_text, group.attrs["weight_names"]):
                 key = _keras_key(layer, name)
                 if key in arrays:
                     raise UserError(f"{path}: two arrays are called {key}; the file is ambiguous")
-                arrays[key] = file[layer][name][()]
+                arrays[key] = _read_dataset(_member(group, name, path), path)
     return Checkpoint(arrays, {})
+
+
+def _member(group: Any, name: str, path: Path) -> Any:
+    """A group or data set inside this very file: links, which may lead out, are not followed."""
+    for part in filter(None, name.split("/")):
+        if isinstance(group.get(part, getlink=True), h5py.ExternalLink | h5py.SoftLink):
+            raise UserError(f"{path}: refused, {name!r} is a link; Keras stores weights in place")
+        group = group[part]
+    return group
+
+
+def _read_dataset(dataset: Any, path: Path) -> np.ndarray:
+    if dataset.external or dataset.is_virtual:
+        raise UserError(f"{path}: refused, {dataset.name!r} is kept in another file")
+    if dataset.nbytes > path.stat().st_size:
+        raise UserError(
+            f"{path}: refused, {dataset.name!r} unpacks to {dataset.nbytes:,} bytes, more than the"
+            " file has; Keras stores weights uncompressed"
+        )
+    return dataset[()]
 
 
 def _text(name: str | bytes) -> str:
@@ -112,6 +134,7 @@ def _keras_key(layer: str, name: str) -> str:
 
 def _read_torch(path: Path) -> Checkpoint:
     with zipfile.ZipFile(path) as archive:
+        _refuse_compression(archive, path)
         names = archive.namelist()
         pickles = [name for name in names if name.endswith("data.pkl") and name.count("/") <= 1]
         if len(pickles) != 1:
@@ -131,6 +154,16 @@ def _read_torch(path: Path) -> Checkpoint:
     return Checkpoint(dict(loaded), {})
 
 
+def _refuse_compression(archive: zipfile.ZipFile, path: Path) -> None:
+    """PyTorch stores tensors as they are; what would unpack to more than the file is a bomb."""
+    unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > path.stat().st_size:
+        raise UserError(
+            f"{path}: refused, its {path.stat().st_size:,} bytes unpack to {unpacked:,}; PyTorch"
+            " stores tensors uncompressed, so save them again with torch.save or as .safetensors"
+        )
+
+
 class _RebuildTensor:
     """Stands for torch._utils._rebuild_tensor_v2; slots, so that no pickle can alter it."""
 
@@ -138,6 +171,9 @@ class _RebuildTensor:
 
     def __call__(self, storage: np.ndarray, offset: int, shape: tuple, strides: tuple, *_: Any):
         # ndarray checks that every element lies inside the storage, as_strided would not.
+        # Strides of 0 would make a huge tensor of a small storage.
+        if math.prod(shape) > storage.size:
+            raise pickle.UnpicklingError(f"a tensor of shape {shape} in {storage.size} elements")
         itemsize = storage.itemsize
         return np.ndarray(
             shape,

@@ -229,6 +229,13 @@ def test_a_bomb_is_refused_before_it_is_decoded(side, monkeypatch):
     assert readers.MAX_PIXELS == 64_000_000
 
 
+@pytest.mark.parametrize("shape", [(1, 1024), (20_000, 1), (40, 1281)])
+def test_a_shape_that_no_scanner_makes_is_refused(shape):
+    with pytest.raises(UnreadableScan, match="not a B-scan: one side is more than 32 times"):
+        decode_scan(saved(Image.fromarray(np.zeros(shape, np.uint8)), "PNG"), "scan")
+    assert decode_scan(saved(Image.fromarray(np.zeros((40, 1280), np.uint8)), "PNG"), "scan").size
+
+
 def test_error_survives_pickling():
     error = pickle.loads(pickle.dumps(UnreadableScan("eye.png", "the file is empty")))
     assert isinstance(error, UserError)

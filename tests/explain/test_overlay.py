@@ -45,11 +45,18 @@ def test_the_scan_keeps_its_resolution_and_the_panel_fits(shape, resize):
     scan = np.full(shape, 90, np.uint8)
     one = explanation(shape, cells, resize)
     picture = page(scan, one, ["SYNTHETIC MODEL: it knows nothing of patients"] * 5)
-    zoom = max(1, 160 // min(shape))
+    zoom = max(1, min(160 // min(shape), 4096 // max(shape)))
     assert picture.shape[0] >= shape[0] * zoom
     assert picture.shape[1] > shape[1] * zoom
     expected = overlay(scan, one.heatmap).repeat(zoom, 0).repeat(zoom, 1)
     np.testing.assert_array_equal(picture[: shape[0] * zoom, : shape[1] * zoom], expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 1024), (20_000, 1), (1, 20_000), (300, 9_000)])
+def test_the_page_of_any_shape_is_bounded(shape):
+    picture = page(np.zeros(shape, np.uint8), explanation(shape, np.eye(2, dtype=np.float32)), [])
+    assert picture.shape[0] <= 4096
+    assert picture.shape[1] <= 3 * 4096  # the panel beside a tall scan is as tall
 
 
 def test_every_mark_changes_the_page():

@@ -226,6 +226,64 @@ def test_other_hdf5_is_refused(tmp_path):
         read_checkpoint(tmp_path / "w.h5")
 
 
+def write_keras(path, add_kernel):
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = ["conv"]
+        group = file.create_group("conv")
+        group.attrs["weight_names"] = ["conv/kernel:0"]
+        add_kernel(group)
+    return path
+
+
+@pytest.mark.parametrize("link", [h5py.ExternalLink("other.h5", "/x"), h5py.SoftLink("/conv/out")])
+def test_links_of_hdf5_are_not_followed(tmp_path, link):
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["x"] = np.zeros(3, np.float32)
+
+    def add_kernel(group):
+        group["conv/kernel:0"] = link
+        group["out"] = h5py.ExternalLink("other.h5", "/x")
+
+    with pytest.raises(UserError, match="is a link"):
+        read_checkpoint(write_keras(tmp_path / "links.h5", add_kernel))
+
+
+def test_hdf5_that_is_kept_in_other_files_is_refused(tmp_path):
+    (tmp_path / "raw").write_bytes(bytes(12))
+
+    def add_kernel(group):
+        external = [(str(tmp_path / "raw"), 0, 12)]
+        group.create_dataset("conv/kernel:0", (3,), "f4", external=external)
+
+    with pytest.raises(UserError, match="kept in another file"):
+        read_checkpoint(write_keras(tmp_path / "external.h5", add_kernel))
+
+
+def test_hdf5_that_unpacks_to_more_than_the_file_is_refused(tmp_path):
+    def add_kernel(group):
+        group.create_dataset("conv/kernel:0", (10**6,), "f4", compression="gzip")
+
+    with pytest.raises(UserError, match="unpacks to 4,000,000 bytes"):
+        read_checkpoint(write_keras(tmp_path / "bomb.h5", add_kernel))
+
+
+def test_a_zip_that_unpacks_to_more_than_the_file_is_refused(tmp_path):
+    thing = {"w": tensor("0", shape=(10**6,), strides=(1,), length=10**6)}
+    whole = write_pth(tmp_path / "whole.pth", thing, {"0": bytes(4 * 10**6)})
+    assert read_checkpoint(whole).arrays["w"].shape == (10**6,)
+    with zipfile.ZipFile(whole) as stored, zipfile.ZipFile(tmp_path / "bomb.pth", "w") as bomb:
+        for name in stored.namelist():
+            bomb.writestr(name, stored.read(name), zipfile.ZIP_DEFLATED)
+    with pytest.raises(UserError, match="unpack to 4,000,"):
+        read_checkpoint(tmp_path / "bomb.pth")
+
+
+def test_a_tensor_larger_than_its_storage_is_refused(tmp_path):
+    thing = {"w": tensor("0", shape=(10**9,), strides=(0,), length=1)}
+    with pytest.raises(UserError, match="damaged weight file"):
+        read_checkpoint(write_pth(tmp_path / "wide.pth", thing, {"0": bytes(4)}))
+
+
 def test_safetensors_come_with_their_metadata(tmp_path):
     save_file({"w": STORAGE}, tmp_path / "w", {"padding": "same"})
     arrays, metadata = read_checkpoint(tmp_path / "w")
