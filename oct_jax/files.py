@@ -7,6 +7,7 @@ describe damage in one line.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -37,9 +38,22 @@ Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Writes beside `path` and renames: a reader sees the old file or the new one, never half."""
+    """Writes beside `path` and renames: a reader sees the old file or the new one, never half.
+
+    Raises:
+      OSError: it cannot be written; names `path`.
+    """
     data = content.encode() if isinstance(content, str) else content
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        _write_beside(path, data)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write_beside(path: Path, data: bytes) -> None:
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EEXIST, "exists and is not a regular file")
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from oct_jax import command
 from oct_jax.config import EvaluateConfig, RecalibrateConfig, parse
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 def main(words: list[str]) -> None:
@@ -18,18 +14,12 @@ def main(words: list[str]) -> None:
         config = parse(RecalibrateConfig, words[1:], {})
         from oct_jax.evaluate.run import recalibrate
 
-        recalibrate(config, _console())
+        recalibrate(config, command.make_console())
     else:
         settings = parse(EvaluateConfig, words, {})
         from oct_jax.evaluate.run import evaluate
 
-        evaluate(settings, _console())
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(soft_wrap=True, highlight=False)
+        evaluate(settings, command.make_console())
 
 
 if __name__ == "__main__":

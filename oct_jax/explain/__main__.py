@@ -20,20 +20,16 @@ def _explain(words: list[str]) -> None:
     config = parse(ExplainConfig, [word for word in words if word not in scans], {})
     if not scans:
         raise UserError("no scan given: `just explain SCAN.png`, or a folder or a pattern")
-    from rich.console import Console
-
     from oct_jax.explain.run import explain
 
-    explain(scans, config, Console(soft_wrap=True, highlight=False))
+    explain(scans, config, command.make_console())
 
 
 def _report(words: list[str]) -> None:
     config = parse(ExplainReportConfig, words, {})
-    from rich.console import Console
-
     from oct_jax.explain.report import report
 
-    report(config, Console(soft_wrap=True, highlight=False))
+    report(config, command.make_console())
 
 
 if __name__ == "__main__":

@@ -5,14 +5,13 @@ import sys
 
 def main(words: list[str]) -> None:
     """Exports a run."""
+    from oct_jax import command
     from oct_jax.config import ExportConfig, parse
 
     config = parse(ExportConfig, words, {})
-    from rich.console import Console
-
     from oct_jax.export.bundle import export
 
-    export(config, Console(soft_wrap=True, highlight=False))
+    export(config, command.make_console())
 
 
 if __name__ == "__main__":
