@@ -10,7 +10,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from oct_jax import config
+from oct_jax.commands import settings as config
 
 project = "oct_jax"
 author = "the oct_jax authors"

@@ -23,17 +23,19 @@ from folds import same_words, share_frozen, test_run, train_finetune, train_froz
 from rich.console import Console
 from scipy.stats import rankdata
 
-from oct_jax import CLASSES, UserError, command
-from oct_jax.config import Augment, flatten, split_words
+from oct_jax import CLASSES, UserError
+from oct_jax.commands import entry as command
+from oct_jax.commands.settings import split_words
 from oct_jax.data.kermany import list_scans
 from oct_jax.data.manifest import Record, write_manifest
 from oct_jax.data.split import grouped_folds
-from oct_jax.evaluate.metrics import bootstrap
+from oct_jax.data.strengths import Augment
 from oct_jax.files import write_json
+from oct_jax.metrics.classification import bootstrap
 
 KERMANY = {"CNV": 37205, "DME": 11348, "DRUSEN": 8616, "NORMAL": 26315}
 """Training scans of the release on Kaggle and of version 2 on Mendeley."""
-NO_AUGMENTATION = dict.fromkeys((f"augment.{name}" for name in flatten(Augment())), "0")
+NO_AUGMENTATION = dict.fromkeys((f"augment.{name}" for name in vars(Augment())), "0")
 LIGHT_AUGMENTATION = NO_AUGMENTATION | {
     "augment.flip": "0.5",
     "augment.rotation": "5",
@@ -377,7 +379,7 @@ def with_intervals(
 
 
 def figures_of(probabilities: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """`FIGURES` as `oct_jax.evaluate.metrics.figures` has them, and log loss; nan where undefined.
+    """`FIGURES` as `metrics.classification.figures` has them, and log loss; nan where undefined.
 
     The AUC is that of ranks (Mann and Whitney): a thousand draws of every arm want it fast.
     """

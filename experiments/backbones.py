@@ -45,24 +45,25 @@ from crossvalidate import same_words
 from memory import absent_tpu, measure
 from rich.console import Console
 
-from oct_jax import command, load
-from oct_jax.config import EvaluateConfig, TrainConfig, flatten, parse
+from oct_jax import load
+from oct_jax.commands import entry as command
+from oct_jax.commands.evaluate import outputs_of
+from oct_jax.commands.settings import EvaluateConfig, TrainConfig, flatten, parse
+from oct_jax.commands.train import train
 from oct_jax.data.datasets import PHANTOM
 from oct_jax.data.preprocess import Preprocess, normalise
 from oct_jax.decision.calibration import softmax
-from oct_jax.evaluate.metrics import bootstrap, figures
-from oct_jax.evaluate.run import outputs_of
-from oct_jax.evaluate.scans import open_labelled
-from oct_jax.explain.overlay import encode_png, page
 from oct_jax.files import read_json, write_atomic, write_json
+from oct_jax.metrics.classification import bootstrap, figures
 from oct_jax.model.backbones import BACKBONES, load_backbone
 from oct_jax.model.fold import fold
 from oct_jax.model.inference import make_forward
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
 from oct_jax.model.protocol import Pretrained, build
-from oct_jax.train.loop import train
+from oct_jax.reports.overlay import encode_png, page
+from oct_jax.runs.folder import read_settings
+from oct_jax.runs.scans import open_labelled
 from oct_jax.train.optimizer import make_optimizer
-from oct_jax.train.run_folder import read_settings
 from oct_jax.train.step import (
     StepRules,
     data_mesh,

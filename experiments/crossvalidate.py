@@ -20,8 +20,8 @@ import numpy as np
 from folds import same_words, stage_words, test_run, train_finetune, train_frozen
 from rich.console import Console
 
-from oct_jax import command
-from oct_jax.config import split_words
+from oct_jax.commands import entry as command
+from oct_jax.commands.settings import split_words
 from oct_jax.data.kermany import list_scans
 from oct_jax.data.manifest import write_manifest
 from oct_jax.data.split import grouped_folds
@@ -31,8 +31,8 @@ from oct_jax.decision.calibration import (
     softmax,
 )
 from oct_jax.decision.referral import URGENT
-from oct_jax.evaluate.metrics import bootstrap, confusion, figures
 from oct_jax.files import write_json
+from oct_jax.metrics.classification import bootstrap, confusion, figures
 from oct_jax.types import CLASSES, UserError
 
 

@@ -18,8 +18,8 @@ import jax
 import numpy as np
 
 from oct_jax.data.preprocess import Preprocess
+from oct_jax.explain.gradcam import PREDICTED, make_explain
 from oct_jax.model.fold import fold
-from oct_jax.model.gradcam import PREDICTED, make_explain
 from oct_jax.model.inference import make_forward
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
 from oct_jax.model.protocol import build

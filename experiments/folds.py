@@ -13,14 +13,14 @@ import numpy as np
 from rich.console import Console
 
 from oct_jax import load
-from oct_jax.config import EvaluateConfig
+from oct_jax.commands.evaluate import outputs_of
+from oct_jax.commands.settings import EvaluateConfig
+from oct_jax.commands.train import train
 from oct_jax.data.source import FolderSource
 from oct_jax.decision.rule import decide
-from oct_jax.evaluate.run import outputs_of
-from oct_jax.evaluate.scans import open_labelled
 from oct_jax.files import read_json, write_json
-from oct_jax.train.loop import train
-from oct_jax.train.run_folder import STAGES, read_settings
+from oct_jax.runs.folder import STAGES, read_settings
+from oct_jax.runs.scans import open_labelled
 from oct_jax.types import CLASSES, UserError
 
 

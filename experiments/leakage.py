@@ -21,13 +21,14 @@ import numpy as np
 from folds import stage_words, train_finetune, train_frozen
 from rich.console import Console
 
-from oct_jax import CLASSES, UserError, command, load
-from oct_jax.config import split_words
+from oct_jax import CLASSES, UserError, load
+from oct_jax.commands import entry as command
+from oct_jax.commands.settings import split_words
 from oct_jax.data.kermany import OWN_GROUP, list_scans
 from oct_jax.data.manifest import Record, write_manifest
 from oct_jax.data.split import split_records
-from oct_jax.evaluate.metrics import bootstrap
 from oct_jax.files import write_json
+from oct_jax.metrics.classification import bootstrap
 
 
 def main(words: list[str]) -> None:

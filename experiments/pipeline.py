@@ -31,7 +31,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from oct_jax.config import Augment, PrepareConfig, split_words
+from oct_jax.commands.settings import split_words
 from oct_jax.data import loader
 from oct_jax.data.datasets import open_data
 from oct_jax.data.loader import prefetch, training_stream
@@ -39,6 +39,7 @@ from oct_jax.data.phantom import draw_anatomy, phantom_scan
 from oct_jax.data.prepare import prepare
 from oct_jax.data.preprocess import Preprocess, normalise
 from oct_jax.data.source import Source
+from oct_jax.data.strengths import Augment
 from oct_jax.types import CLASSES
 
 BATCH, SIZE, SCANS = 32, 224, 320
@@ -104,8 +105,8 @@ def main(words: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_scans(root / "folder")
-        prepare(PrepareConfig(root=str(root / "folder"), out=str(root / "records")))
-        prepare(PrepareConfig(root=str(root / "folder"), out=str(root / "cache"), cache=True))
+        prepare(str(root / "folder"), root / "records")
+        prepare(str(root / "folder"), root / "cache", cache=PREPROCESS)
         rates: dict[str, list[float]] = {}
         for _ in range(rounds):
             for form, told in FORMS.items():

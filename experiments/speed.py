@@ -5,7 +5,7 @@
 Without `peers=` torchvision's columns stay empty. Every round times all contenders one after the
 other, so that a busy machine slows them alike; ratios are of medians. Random weights, 4 classes,
 224x224; ours counts the z-score of uint8 scans too, the others begin at floats. Ours and Flax run
-with `oct_jax.command.keep_freed_memory`, as every command of the package does; torchvision runs as
+with `commands.entry.keep_freed_memory`, as every command of the package does; torchvision runs as
 it comes, once more with the same setting of malloc, and once on one thread: OpenMP's threads burn
 CPU time while they wait for each other, so on a busy machine only that one's CPU time means much.
 
@@ -39,11 +39,12 @@ import numpy as np
 import optax
 from flax import nnx
 
-from oct_jax.command import keep_freed_memory
-from oct_jax.config import Augment, TrainConfig, split_words
+from oct_jax.commands.entry import keep_freed_memory
+from oct_jax.commands.settings import TrainConfig, split_words
 from oct_jax.data.loader import feature_stream, prefetch
 from oct_jax.data.phantom import draw_anatomy, phantom_scan
 from oct_jax.data.preprocess import Preprocess
+from oct_jax.data.strengths import Augment
 from oct_jax.model.fold import fold
 from oct_jax.model.inference import make_forward, predict_source
 from oct_jax.model.mobilenet_v3 import LARGE, MobileNetV3Config, make_divisible

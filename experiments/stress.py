@@ -19,10 +19,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.progress import track
 
-from oct_jax import CLASSES, UserError, command, load
-from oct_jax.config import EvaluateConfig, split_words
-from oct_jax.evaluate.scans import open_labelled
+from oct_jax import CLASSES, UserError, load
+from oct_jax.commands import entry as command
+from oct_jax.commands.settings import EvaluateConfig, split_words
 from oct_jax.files import write_atomic, write_json
+from oct_jax.runs.scans import open_labelled
 
 Disturbance = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from oct_jax.types import CLASSES, UserError
 
 if TYPE_CHECKING:
-    from oct_jax.classifier import Classifier, load
+    from oct_jax.classifier import Classifier
     from oct_jax.prediction import Decision, Prediction
+    from oct_jax.runs.load import load
 
 __all__ = ["CLASSES", "Classifier", "Decision", "Prediction", "UserError", "load"]
 
@@ -22,7 +23,7 @@ _HOMES = {
     "Classifier": "oct_jax.classifier",
     "Decision": "oct_jax.prediction",
     "Prediction": "oct_jax.prediction",
-    "load": "oct_jax.classifier",
+    "load": "oct_jax.runs.load",
 }
 
 

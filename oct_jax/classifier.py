@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import overload
 
 import cv2
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, UInt8
 
@@ -19,14 +16,10 @@ from oct_jax.data.preprocess import Preprocess, resize_scan, to_scan_coordinates
 from oct_jax.data.readers import read_scan, shape_problem
 from oct_jax.decision.calibration import softmax
 from oct_jax.decision.rule import DecisionRule, decide
-from oct_jax.decision.storage import read_rule
-from oct_jax.model.fold import fold
-from oct_jax.model.gradcam import METHODS, PREDICTED, Method, explain_all, make_explain
+from oct_jax.explain.gradcam import METHODS, PREDICTED, Method, explain_all, make_explain
 from oct_jax.model.inference import BATCH_SIZES, Outputs, make_forward, predict_all
-from oct_jax.model.protocol import Model, Variables, build, fingerprint_of
+from oct_jax.model.protocol import Model, Variables
 from oct_jax.prediction import Decision, Prediction
-from oct_jax.train.best import has_best, restore_best
-from oct_jax.train.run_folder import STAGES, read_run_config
 from oct_jax.types import CLASSES, Referral, UserError
 
 # Free in its sizes: a sequence may hold scans of several, so no item may bind them for the others.
@@ -40,7 +33,7 @@ class Explanation:
     Attributes:
       prediction: what the classifier says of the scan.
       target: the class that is explained.
-      method: a name of `oct_jax.model.gradcam.METHODS`.
+      method: a name of `oct_jax.explain.gradcam.METHODS`.
       cells: the map as the method gives it, at the feature map's resolution; in [0, 1], its
         maximum 1, or all 0 where nothing speaks for the class.
       scan_shape: (height, width) of the scan.
@@ -186,51 +179,6 @@ def _read(scan: Scan) -> ScanArray:
     if problem:
         raise UserError(f"array: {problem}")
     return pixels
-
-
-def load(run: str | os.PathLike[str] = "runs/default") -> Classifier:
-    """Loads the best checkpoint of a run's latest stage.
-
-    Raises:
-      UserError: there is no run, or none of its stages has finished an epoch.
-    """
-    folder = Path(run).expanduser()
-    config = read_run_config(folder)
-    stage = next((stage for stage in reversed(STAGES) if has_best(folder / stage)), None)
-    if stage is None:
-        raise UserError(f"{folder}: no trained model yet; `just train stage=frozen run={folder}`")
-    variables, _ = restore_best(folder / stage, build(config.model).shapes)
-    # Folded by NumPy: JAX would compile a small program for each of a hundred shapes.
-    folded, folded_config = fold(jax.tree.map(np.asarray, variables), config.model)
-    rule = read_rule(folder / stage)
-    if rule is not None and rule.model != fingerprint_of(folded):
-        rule = None  # of an earlier epoch's weights
-    return Classifier(
-        model=build(folded_config),
-        variables=jax.tree.map(jnp.asarray, folded),
-        preprocess=config.preprocess,
-        synthetic=config.synthetic,
-        stage=stage,
-        rule=rule,
-    )
-
-
-def latest_run(root: Path = Path("runs")) -> Path:
-    """The run below `root` whose best checkpoint is the newest.
-
-    Raises:
-      UserError: none has a trained model.
-    """
-    trained = [
-        (best.stat().st_mtime, run)
-        for run in root.glob("*")
-        for stage in STAGES
-        if has_best(run / stage)
-        for best in (run / stage / "best").iterdir()
-    ]
-    if not trained:
-        raise UserError(f"{root}: no trained run; `just demo` makes one, or say run=FOLDER")
-    return max(trained)[1]
 
 
 def to_predictions(outputs: Outputs, rule: DecisionRule | None) -> list[Prediction]:

@@ -10,8 +10,8 @@ from oct_jax.data.phantom import PhantomSource
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
 from oct_jax.model.protocol import Variables, build
-from oct_jax.train.checkpoint import open_checkpoints
-from oct_jax.train.run_folder import RunConfig, write_run_config
+from oct_jax.runs.checkpoints import open_checkpoints
+from oct_jax.runs.folder import RunConfig, write_run_config
 
 MODEL = MobileNetV3Config("large_minimalistic", width=0.25)
 PREPROCESS = Preprocess(size=64, mean=(0.5,) * 3, std=(0.5,) * 3)

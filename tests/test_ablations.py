@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from oct_jax import CLASSES
-from oct_jax.config import TrainConfig, parse
+from oct_jax.commands.settings import TrainConfig, parse
 from oct_jax.data.phantom import PhantomSource
-from oct_jax.evaluate.metrics import figures
+from oct_jax.metrics.classification import figures
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 

@@ -12,8 +12,8 @@ import pytest
 from narrow_run import make_run
 from PIL import Image
 
-from oct_jax import config as configs
-from oct_jax.config import parse
+from oct_jax.commands import settings as configs
+from oct_jax.commands.settings import parse
 from oct_jax.data.__main__ import as_settings
 from oct_jax.data.phantom import PhantomSource
 
@@ -122,7 +122,8 @@ class Command:
         if (self.room, *self.words[:1]) == ("export", "verify"):
             assert not importlib.import_module("oct_jax.export.verify").main(list(self.words[1:]))
         else:
-            importlib.import_module(f"oct_jax.{self.room}.__main__").main(list(self.words))
+            door = "evaluate" if self.room == "evaluate" else f"{self.room}.__main__"
+            importlib.import_module(f"oct_jax.{door}").main(list(self.words))
 
 
 def recipes() -> dict[str, tuple[str, ...] | None]:

@@ -1,4 +1,4 @@
-"""Imports run one way: a room uses the rooms before it, never those after."""
+"""Imports run one way: a subpackage uses those before it, never those after."""
 
 import ast
 from pathlib import Path
@@ -6,25 +6,33 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "oct_jax"
-ORDER = (
+LIBRARY = (
     "types",
     "arrays",
     "prediction",
     "cache",
     "task",
-    "config",
     "files",
-    "html",
     "data",
     "model",
     "decision",
     "train",
-    "classifier",
+    "metrics",
     "explain",
-    "evaluate",
-    "export",
-    "command",
+    "classifier",
 )
+APPLICATION = ("runs", "reports", "export", "commands")
+ORDER = (*LIBRARY, *APPLICATION)
+# Doors: `python -m oct_jax.NAME` outside of a subpackage's `__main__`.
+DOORS = ("evaluate",)
+# Not yet below the line: each leaves this list as its part of the library is cut free.
+NOT_YET = {
+    ("export/bundle.py", "oct_jax.commands.settings"),
+    ("metrics/evaluation.py", "oct_jax.runs.scans"),
+    ("runs/folder.py", "oct_jax.commands.settings"),
+    ("runs/scans.py", "oct_jax.commands.settings"),
+    ("train/optimizer.py", "oct_jax.commands.settings"),
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -49,11 +57,13 @@ def test_imports_only_earlier_rooms(path):
     if path.name in ("__init__.py", "__main__.py") and path.parent == PACKAGE:
         return  # the public API gathers from everywhere
     room = relative.parts[0].removesuffix(".py")
+    if room in DOORS:
+        return
     assert room in ORDER, f"{room} has no place in ORDER"
     # A room's __main__ is the outermost shell: it may use `command`, which ends every order.
     allowed = ORDER if path.name == "__main__.py" else ORDER[: ORDER.index(room) + 1]
     for module in imports_of(path):
-        if module != "oct_jax":
+        if module != "oct_jax" and (str(relative), module) not in NOT_YET:
             assert room_of(module) in allowed, f"{relative} imports {module}"
 
 

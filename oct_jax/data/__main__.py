@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from oct_jax import command
-from oct_jax.config import AuditConfig, HelpRequested, PrepareConfig, parse
+from oct_jax.commands import entry as command
+from oct_jax.commands.settings import AuditConfig, HelpRequested, PrepareConfig, parse
 from oct_jax.types import UserError
 
 _USAGE = """Usage: python -m oct_jax.data audit ROOT [key=value ...]
@@ -49,8 +49,8 @@ def as_settings(words: Sequence[str]) -> list[str]:
 def run_audit(config: AuditConfig) -> None:
     """Audits, tells, writes the report, and exits with 1 where the splits leak."""
     from oct_jax.data.audit import audit, clean_records
-    from oct_jax.data.audit_page import fix, summary_lines, write_report
     from oct_jax.data.manifest import write_manifest
+    from oct_jax.reports.audit_page import fix, summary_lines, write_report
 
     found = _with_progress(lambda progress: audit(config.root, progress))
     write_report(found, Path(config.out))
@@ -73,8 +73,24 @@ def run_audit(config: AuditConfig) -> None:
 def run_prepare(config: PrepareConfig) -> None:
     """Builds records or a training cache."""
     from oct_jax.data.prepare import prepare
+    from oct_jax.data.preprocess import Preprocess
 
-    for line in _with_progress(lambda progress: prepare(config, progress)):
+    cache = None
+    if config.cache:  # scans are stored before normalisation, so its numbers do not matter
+        cache = Preprocess(size=config.size, resize=config.resize, mean=(0.0,), std=(1.0,))
+
+    def build(progress: Callable[[str, int, int], None]) -> list[str]:
+        return prepare(
+            config.root,
+            config.out,
+            manifest=config.manifest,
+            on_bad_scan=config.on_bad_scan,
+            seed=config.seed,
+            cache=cache,
+            progress=progress,
+        )
+
+    for line in _with_progress(build):
         print(line)
 
 

@@ -22,9 +22,9 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from oct_jax.config import Augment
+from oct_jax.data.strengths import Augment
 
-__all__ = ["affine", "augment", "horizontal_flip", "speckle", "tone"]
+__all__ = ["Augment", "affine", "augment", "horizontal_flip", "speckle", "tone"]
 
 
 def augment(

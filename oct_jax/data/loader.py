@@ -16,11 +16,11 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from oct_jax.arrays import LabelBatch, ScanBatch
-from oct_jax.config import Augment
 from oct_jax.data.augment import augment
 from oct_jax.data.prepared import CachedSource
 from oct_jax.data.preprocess import Preprocess, resize_scan
 from oct_jax.data.source import Source
+from oct_jax.data.strengths import Augment
 
 # Training scans that take no more than this once resized are kept in memory: 21,000 of 224x224.
 # Decoding and resizing one again in every epoch costs 2 ms of a core each time.

@@ -15,13 +15,12 @@ import shutil
 from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from oct_jax.config import PrepareConfig
 from oct_jax.data.archive import unpack
-from oct_jax.data.datasets import PHANTOM, Data, open_data
+from oct_jax.data.datasets import PHANTOM, open_data
 from oct_jax.data.manifest import write_manifest
 from oct_jax.data.prepared import DESCRIPTION, FORMAT, MANIFEST, RECORDS, SCANS, CachedSource
 from oct_jax.data.preprocess import Preprocess, resize_scan
@@ -33,11 +32,26 @@ from oct_jax.types import UserError
 Progress = Callable[[str, int, int], None]
 
 
-def prepare(config: PrepareConfig, progress: Progress | None = None) -> list[str]:
+def prepare(
+    root: str,
+    out: str | os.PathLike[str],
+    *,
+    manifest: str | None = None,
+    on_bad_scan: Literal["refuse", "skip"] = "refuse",
+    seed: int = 0,
+    cache: Preprocess | None = None,
+    progress: Progress | None = None,
+) -> list[str]:
     """Builds a prepared folder.
 
     Args:
-      config: what to build from what.
+      root: a folder of scans, or a zip of one.
+      out: the folder to make; must not exist.
+      manifest: a manifest.csv whose scans and splits to use.
+      on_bad_scan: what to do with unreadable or wrongly filed scans.
+      seed: of the splits, where the folder has none.
+      cache: None builds records of whole scans; a preprocessing, a training cache of scans that
+        are resized by it already.
       progress: called with (what is done, done, total).
 
     Returns:
@@ -46,20 +60,26 @@ def prepare(config: PrepareConfig, progress: Progress | None = None) -> list[str
     Raises:
       UserError: a mistake in settings or data, or the disk is full; nothing is left behind.
     """
-    out = Path(config.out).expanduser()
+    out = Path(out).expanduser()
     if out.exists():
         raise UserError(f"{out} exists; name another folder, or remove it to prepare it anew")
-    if config.root == PHANTOM:
+    if root == PHANTOM:
         raise UserError("phantom: its scans are made when they are read; nothing to prepare")
     with _whole_folder(out) as (work, result):
-        root = _root(Path(config.root).expanduser(), work)
-        data = _open(config, root, progress)
-        if config.cache:
-            details = _write_cache(data.source, result, config, progress)
+        data = open_data(
+            str(_root(Path(root).expanduser(), work)),
+            manifest=Path(manifest) if manifest else None,
+            on_bad_scan=on_bad_scan,
+            seed=seed,
+            phantom_patients=0,
+            progress=partial(progress, "checking files") if progress else None,
+        )
+        if cache is not None:
+            details = _write_cache(data.source, result, root, cache, progress)
         else:
             details = _write_records(data.source, result)
         write_manifest(data.source.records, result / MANIFEST)
-        report = data.report | {"root": config.root}
+        report = data.report | {"root": root}
         write_json(result / DESCRIPTION, {"format": FORMAT, **details, "report": report})
     return [*data.lines, f"{out}: train on it with `just train stage=frozen data={out}`"]
 
@@ -99,17 +119,6 @@ def _root(root: Path, work: Path) -> Path:
     return unpacked
 
 
-def _open(config: PrepareConfig, root: Path, progress: Progress | None) -> Data:
-    return open_data(
-        str(root),
-        manifest=Path(config.manifest) if config.manifest else None,
-        on_bad_scan=config.on_bad_scan,
-        seed=config.seed,
-        phantom_patients=0,
-        progress=partial(progress, "checking files") if progress else None,
-    )
-
-
 def _write_records(source: Source, result: Path) -> dict[str, Any]:
     if not isinstance(source, FolderSource):
         raise UserError("root is prepared already; a training cache can be made of it: cache=true")
@@ -129,12 +138,11 @@ def _write_records(source: Source, result: Path) -> dict[str, Any]:
 
 
 def _write_cache(
-    source: Source, result: Path, config: PrepareConfig, progress: Progress | None
+    source: Source, result: Path, root: str, preprocess: Preprocess, progress: Progress | None
 ) -> dict[str, Any]:
     if isinstance(source, CachedSource):
-        raise UserError(f"{config.root} is a training cache; name the folder it was made from")
-    preprocess = Preprocess(size=config.size, resize=config.resize, mean=(0.0,), std=(1.0,))
-    shape = (len(source), config.size, config.size)
+        raise UserError(f"{root} is a training cache; name the folder it was made from")
+    shape = (len(source), preprocess.size, preprocess.size)
     _check_space(result, int(np.prod(shape, dtype=np.int64)))
 
     def resized(index: int) -> bytes:
@@ -147,7 +155,7 @@ def _write_cache(
         np.lib.format.write_array_header_1_0(file, header)
         for scan in map_threads(resized, range(len(source)), told):
             file.write(scan)
-    return {"kind": "cache", "size": config.size, "resize": config.resize}
+    return {"kind": "cache", "size": preprocess.size, "resize": preprocess.resize}
 
 
 def _check_space(folder: Path, needed: int) -> None:

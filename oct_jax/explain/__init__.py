@@ -1,1 +1,1 @@
-"""Where a scan looks like a class, on a page for people, and whether that was tested."""
+"""From the feature map and the head to a heatmap; and whether it is faithful."""

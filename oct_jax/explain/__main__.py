@@ -2,8 +2,8 @@
 
 import sys
 
-from oct_jax import command
-from oct_jax.config import ExplainConfig, ExplainReportConfig, parse
+from oct_jax.commands import entry as command
+from oct_jax.commands.settings import ExplainConfig, ExplainReportConfig, parse
 from oct_jax.types import UserError
 
 
@@ -20,14 +20,14 @@ def _explain(words: list[str]) -> None:
     config = parse(ExplainConfig, [word for word in words if word not in scans], {})
     if not scans:
         raise UserError("no scan given: `just explain SCAN.png`, or a folder or a pattern")
-    from oct_jax.explain.run import explain
+    from oct_jax.commands.explain import explain
 
     explain(scans, config, command.make_console())
 
 
 def _report(words: list[str]) -> None:
     config = parse(ExplainReportConfig, words, {})
-    from oct_jax.explain.report import report
+    from oct_jax.commands.explain_report import report
 
     report(config, command.make_console())
 

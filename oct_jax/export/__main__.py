@@ -5,8 +5,8 @@ import sys
 
 def main(words: list[str]) -> None:
     """Exports a run."""
-    from oct_jax import command
-    from oct_jax.config import ExportConfig, parse
+    from oct_jax.commands import entry as command
+    from oct_jax.commands.settings import ExportConfig, parse
 
     config = parse(ExportConfig, words, {})
     from oct_jax.export.bundle import export
@@ -20,6 +20,6 @@ if __name__ == "__main__":
         from oct_jax.export import verify
 
         sys.exit(verify.main(sys.argv[2:]))
-    from oct_jax import command
+    from oct_jax.commands import entry as command
 
     sys.exit(command.run(main))

@@ -28,12 +28,11 @@ import onnx
 from onnx import ModelProto
 from rich.console import Console
 
-from oct_jax.classifier import Classifier, latest_run, load
-from oct_jax.config import ExportConfig
+from oct_jax.classifier import Classifier
+from oct_jax.commands.settings import ExportConfig
 from oct_jax.data.datasets import open_data
 from oct_jax.data.source import Source
 from oct_jax.decision.referral import TIERS
-from oct_jax.explain.verified import fingerprint
 from oct_jax.export import documents
 from oct_jax.export.evidence import Split, answer, figures, read_split
 from oct_jax.export.golden import encode_pgm, make_golden
@@ -42,7 +41,9 @@ from oct_jax.export.ort_format import convert
 from oct_jax.export.quantize import Quantized, left_out, search
 from oct_jax.export.verify import SUMS, mobile_usability, verify
 from oct_jax.files import read_json
-from oct_jax.train.run_folder import read_run_config
+from oct_jax.runs.folder import read_run_config
+from oct_jax.runs.load import latest_run, load
+from oct_jax.runs.verified import fingerprint
 from oct_jax.types import CLASSES, UserError
 
 LOWEST_ONNXRUNTIME = "1.18.0"

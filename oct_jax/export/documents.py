@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from string import Template
 from typing import Any
 
-from oct_jax.evaluate.page import to_lines
+from oct_jax.reports.evaluation_page import to_lines
 from oct_jax.types import CLASSES, SPLITS
 
 HOW_TO_DECIDE = (

@@ -12,7 +12,7 @@ from oct_jax.arrays import ScanArray
 from oct_jax.classifier import Classifier
 from oct_jax.data.phantom import phantom_scan
 from oct_jax.data.preprocess import resize_scan
-from oct_jax.model.gradcam import make_explain
+from oct_jax.explain.gradcam import make_explain
 from oct_jax.types import CLASSES
 
 _SEED = 20

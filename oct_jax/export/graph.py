@@ -313,7 +313,7 @@ def _network(graph: _Graph, classifier: Classifier, trunk: ModelProto, levels: s
     if classifier.rule is not None and classifier.rule.outliers is not None:
         _outlier_score(graph, pooled, classifier.rule.outliers)
 
-    # Grad-CAM in closed form, as `oct_jax.model.gradcam.closed_form`, for all classes at once. Its
+    # Grad-CAM in closed form, as `explain.gradcam.closed_form`, for all classes at once. Its
     # division by the number of positions is left out: each map is divided by its peak anyway.
     slopes = graph.add("Reshape", slope, graph.shape(-1, 1, hidden_channels))
     class_slopes = graph.add("Mul", slopes, class_kernel)

@@ -20,11 +20,11 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-from oct_jax.config import Augment, flatten
 from oct_jax.data.loader import augmented_views
 from oct_jax.data.manifest import manifest_digest
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.source import Source
+from oct_jax.data.strengths import Augment
 from oct_jax.model.inference import BATCH_SIZES, make_forward, predict_all
 from oct_jax.model.protocol import Model, Variables
 
@@ -90,7 +90,7 @@ def _key(
     inputs = {
         "data": manifest_digest(source.records),
         "preprocess": dataclasses.asdict(preprocess),
-        "augment": flatten(strengths),
+        "augment": dataclasses.asdict(strengths),
         "views": views,
         "seed": seed,
     }

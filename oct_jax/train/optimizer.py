@@ -8,7 +8,7 @@ import jax
 import optax
 from jaxtyping import PyTree
 
-from oct_jax.config import TrainConfig
+from oct_jax.commands.settings import TrainConfig
 from oct_jax.types import UserError
 
 Label = Literal["frozen", "trainable"]

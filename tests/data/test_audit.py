@@ -13,9 +13,9 @@ from PIL import Image
 from oct_jax.data import audit as audit_module
 from oct_jax.data.__main__ import as_settings
 from oct_jax.data.audit import audit, clean_records
-from oct_jax.data.audit_page import as_html, summary_lines
 from oct_jax.data.manifest import read_manifest
 from oct_jax.data.split import leaking_patients
+from oct_jax.reports.audit_page import as_html, summary_lines
 from oct_jax.types import CLASSES
 
 PATIENTS = 12

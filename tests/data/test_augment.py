@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oct_jax.config import Augment
 from oct_jax.data.augment import affine, augment, horizontal_flip, speckle, tone
+from oct_jax.data.strengths import Augment
 
 seeds = st.integers(0, 2**32 - 1)
 images = st.builds(

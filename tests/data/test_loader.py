@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oct_jax.config import Augment
 from oct_jax.data import loader
 from oct_jax.data.loader import (
     augmented_views,
@@ -17,6 +16,7 @@ from oct_jax.data.loader import (
     training_stream,
 )
 from oct_jax.data.preprocess import Preprocess
+from oct_jax.data.strengths import Augment
 
 PREPROCESS = Preprocess(size=8, mean=(0.5,), std=(0.5,))
 PLAIN = Augment(flip=0, rotation=0, zoom=0, shift=0, brightness=0, contrast=0, gamma=0, speckle=0)

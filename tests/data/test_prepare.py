@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
-from oct_jax.config import PrepareConfig
 from oct_jax.data import prepare as prepare_module
 from oct_jax.data.archive import unpack
 from oct_jax.data.prepare import prepare
 from oct_jax.data.prepared import open_prepared
+from oct_jax.data.preprocess import Preprocess
 from oct_jax.types import CLASSES, UserError
 
 PATIENTS = 6
@@ -46,7 +46,10 @@ def scans(tmp_path):
 
 
 def make(root, out, **settings):
-    return prepare(PrepareConfig(root=str(root), out=str(out), **settings))
+    if settings.pop("cache", False):
+        size, resize = settings.pop("size", 224), settings.pop("resize", "squash")
+        settings["cache"] = Preprocess(size=size, resize=resize, mean=(0.0,), std=(1.0,))
+    return prepare(str(root), out, **settings)
 
 
 def left_beside(scans):
@@ -112,9 +115,8 @@ def test_killed_in_the_middle_there_is_nothing_under_the_name_and_a_rerun_comple
     code = (
         "import sys, time\n"
         "from oct_jax.data import prepare, prepared\n"
-        "from oct_jax.config import PrepareConfig\n"
         "prepare.write_manifest = lambda *_: (print('here', flush=True), time.sleep(60))\n"
-        "prepare.prepare(PrepareConfig(root=sys.argv[1], out=sys.argv[2]))\n"
+        "prepare.prepare(sys.argv[1], sys.argv[2])\n"
     )
     out = tmp_path / "out"
     process = subprocess.Popen(
@@ -192,7 +194,7 @@ def test_a_mistake_is_one_line(monkeypatch, scans, tmp_path, settings, line):
     for label in CLASSES:
         (tmp_path / "hollow" / label).mkdir(parents=True)
     with pytest.raises(UserError, match=line) as raised:
-        prepare(PrepareConfig(**({"out": "out"} | settings)))
+        prepare(**({"root": "scans", "out": "out"} | settings))
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "out").exists()
 

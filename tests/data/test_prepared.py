@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_prepare import make, make_scans
 
-from oct_jax.config import Augment
 from oct_jax.data.datasets import open_data
 from oct_jax.data.loader import augmented_views, in_order, training_stream
 from oct_jax.data.manifest import read_manifest, write_manifest
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.source import Source
+from oct_jax.data.strengths import Augment
 from oct_jax.types import UserError
 
 PREPROCESS = Preprocess(size=32, mean=(0.5,), std=(0.5,))
@@ -162,5 +162,5 @@ def test_training_does_not_import_tensorflow_datasets():
     import subprocess
     import sys
 
-    code = "import oct_jax.train.loop, sys; sys.exit('tensorflow_datasets' in sys.modules)"
+    code = "import oct_jax.commands.train, sys; sys.exit('tensorflow_datasets' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=os.environ).returncode == 0

@@ -6,13 +6,14 @@ import pytest
 from narrow_run import make_run
 from rich.console import Console
 
-from oct_jax.classifier import Classifier, load
-from oct_jax.config import ExportConfig
+from oct_jax.classifier import Classifier
+from oct_jax.commands.settings import ExportConfig
 from oct_jax.data.phantom import PhantomSource
 from oct_jax.decision.fit import fit_on_scans
 from oct_jax.decision.storage import write_rule
 from oct_jax.export import quantize
 from oct_jax.export.bundle import export
+from oct_jax.runs.load import load
 
 
 def calibrate(run: Path) -> Path:

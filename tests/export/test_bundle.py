@@ -12,7 +12,7 @@ import onnx
 import pytest
 from rich.console import Console
 
-from oct_jax.config import ExportConfig
+from oct_jax.commands.settings import ExportConfig
 from oct_jax.export import bundle as bundle_module
 from oct_jax.export import quantize, verify
 from oct_jax.export.bundle import export, metadata

@@ -1,4 +1,4 @@
-"""Makes the golden maps of `tests/model/test_gradcam.py` with pytorch-grad-cam.
+"""Makes the golden maps of `tests/explain/test_gradcam.py` with pytorch-grad-cam.
 
 Needs torch, torchvision and grad-cam, which the project does not; run it from the root:
 
@@ -16,7 +16,7 @@ from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, HiResCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 FOLDER = Path(__file__).parent
-sys.path.insert(0, str(FOLDER.parent / "model"))
+sys.path.insert(0, str(FOLDER.parent))
 from seeded_checkpoints import seeded_checkpoint, seeded_images  # noqa: E402
 
 SIZE = 96  # a 3x3 map

@@ -22,7 +22,7 @@ from keras.src.legacy.saving import legacy_h5_format
 from safetensors.torch import load_file
 
 FOLDER = Path(__file__).parent
-sys.path.insert(0, str(FOLDER.parent / "model"))
+sys.path.insert(0, str(FOLDER.parent))
 from seeded_checkpoints import seeded_checkpoint, seeded_images  # noqa: E402
 
 SIZE = 75  # odd, then even: 75, 38, 19, 10, 5, 3, so that every padding rule shows

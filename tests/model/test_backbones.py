@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from oct_jax import UserError, load
+from oct_jax.commands.train import train
 from oct_jax.data.phantom import PhantomSource
 from oct_jax.data.preprocess import Preprocess
+from oct_jax.explain.gradcam import saliency
 from oct_jax.model.backbones import BACKBONES, config_class, load_backbone
-from oct_jax.model.gradcam import saliency
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
 from oct_jax.model.protocol import Variables, build
 from oct_jax.model.vit import ViT
-from oct_jax.train.best import restore_best
-from oct_jax.train.loop import train
-from oct_jax.train.run_folder import RunConfig, read_run_config, read_settings, write_run_config
+from oct_jax.runs.best import restore_best
+from oct_jax.runs.folder import RunConfig, read_run_config, read_settings, write_run_config
 
 ROOT = Path(__file__).parents[2]
 KERAS = [name for name, where in BACKBONES.items() if "keras" in where]

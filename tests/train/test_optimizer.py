@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oct_jax.config import TrainConfig
+from oct_jax.commands.settings import TrainConfig
 from oct_jax.train.optimizer import label_parameters, learning_rate_schedule, make_optimizer
 from oct_jax.types import UserError
 

@@ -12,7 +12,7 @@ import optax
 import pytest
 from toy_model import ToyModel
 
-from oct_jax.config import TrainConfig
+from oct_jax.commands.settings import TrainConfig
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.train.optimizer import make_optimizer
 from oct_jax.train.step import StepRules, initial_state, make_train_step

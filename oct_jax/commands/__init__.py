@@ -1,0 +1,1 @@
+"""The application: what a person types, its settings, and what is printed."""

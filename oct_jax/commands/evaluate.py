@@ -1,0 +1,202 @@
+"""`evaluate` and `recalibrate`: a run and scans in; files with the run, and lines, out.
+
+runs/<name>/evaluation/
+  predictions.csv  a line for each scan
+  report.json      every figure
+  report.html      the same as a page, with curves and the worst mistakes
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+from rich.console import Console
+
+from oct_jax.classifier import Classifier
+from oct_jax.commands.settings import EvaluateConfig, RecalibrateConfig
+from oct_jax.decision.calibration import calibration_figures
+from oct_jax.decision.fit import describe
+from oct_jax.decision.referral import URGENT
+from oct_jax.decision.rule import DecisionRule, fit_rule
+from oct_jax.decision.storage import write_rule
+from oct_jax.files import write_atomic, write_json
+from oct_jax.metrics.evaluation import Evaluated, appraise, parse_prevalence
+from oct_jax.model.inference import Outputs, predict_source
+from oct_jax.reports.evaluation_page import to_html, to_lines
+from oct_jax.runs.load import latest_run, load
+from oct_jax.runs.scans import (
+    Labelled,
+    find_overlap,
+    is_own,
+    open_labelled,
+    refuse_overlap,
+)
+from oct_jax.runs.verified import fingerprint
+from oct_jax.types import CLASSES, UserError
+
+
+def evaluate(config: EvaluateConfig, console: Console) -> Evaluated:
+    """Evaluates a run, writes predictions, figures and page, and tells the main figures.
+
+    Raises:
+      UserError: no run, no scans, scans that the run was trained on, or a setting that is wrong.
+    """
+    folder = _run_of(config.run)
+    prevalence = parse_prevalence(config.prevalence)
+    classifier = load(folder)
+    labelled = open_labelled(folder, config)
+    for line in labelled.lines:
+        console.print(line, markup=False)
+    rule = classifier.rule
+    overlap = find_overlap(folder, labelled.source.records, rule.records if rule else ())
+    refuse_overlap(overlap, len(labelled.truth), config.allow_overlap)
+    found = appraise(
+        outputs_of(classifier, labelled, config.threads),
+        rule,
+        labelled,
+        prevalence=prevalence,
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+    found.report.update(
+        run=str(folder),
+        stage=classifier.stage,
+        model=fingerprint(classifier),
+        synthetic=classifier.synthetic,
+        contaminated=bool(overlap.trained),
+        trained_on=len(overlap.trained),
+        chose_epoch_or_thresholds=overlap.chosen,
+    )
+    out = Path(config.out).expanduser() if config.out else _folder_for(folder, labelled)
+    _write(found, to_html(found, classifier), out)
+    for line in to_lines(found.report):
+        console.print(line, markup=False)
+    console.print(f"report: {out / 'report.html'}", markup=False)
+    return found
+
+
+def recalibrate(config: RecalibrateConfig, console: Console) -> None:
+    """Fits the decision rule of a run to other scans; the model and its features stay.
+
+    Raises:
+      UserError: no run, no scans, or scans that the run was trained on.
+    """
+    folder = _run_of(config.run)
+    classifier = load(folder)
+    split = "calibration" if is_own(folder, config.data) else None
+    where = EvaluateConfig(
+        run=str(folder), data=config.data, split=split, on_bad_scan=config.on_bad_scan
+    )
+    labelled = open_labelled(folder, where)
+    for line in labelled.lines:
+        console.print(line, markup=False)
+    overlap = find_overlap(folder, labelled.source.records, ())
+    refuse_overlap(overlap, len(labelled.truth), config.allow_overlap)
+    outputs, truth = outputs_of(classifier, labelled, config.threads), labelled.truth
+    met = {"trained_on": len(overlap.trained)}
+    rule = fit_rule(
+        outputs,
+        truth,
+        classifier.rule.outliers if classifier.rule else None,
+        coverage=config.coverage,
+        sensitivity=config.sensitivity,
+        outlier_rate=config.outlier_rate,
+        fitted_on=describe(labelled.source, labelled.name) | met,
+        model=fingerprint(classifier),
+        records=labelled.source.records,
+    )
+    write_rule(folder / classifier.stage, rule)
+    for line in shortages(rule, truth):
+        console.print(f"warning: {line}", markup=False)
+    change = calibration_figures(np.asarray(outputs.logits), truth, rule.temperature)
+    console.print(
+        f"temperature {rule.temperature:.3f}: expected calibration error"
+        f" {change['before']['ece']:.4f} before, {change['after']['ece']:.4f} after, on these"
+        f" {len(truth)} scans; `just evaluate` measures it on others. {folder / classifier.stage}",
+        markup=False,
+    )
+
+
+def shortages(rule: DecisionRule, truth: Int[np.ndarray, "scans"]) -> list[str]:
+    """What the calibration scans are too few for, a line each."""
+    lines = [
+        f"{int((truth == label).sum())} scans of {CLASSES[label]} are too few for"
+        f" coverage={rule.coverage:g}: every prediction set will hold it"
+        for label in range(len(CLASSES))
+        if rule.set_thresholds[label] == 0
+    ]
+    urgent = int(URGENT[truth].sum())
+    if not urgent:
+        lines.append("no scan of an urgent class: every scan will be called urgent or deferred")
+    elif urgent + 1 < 1 / (1 - rule.sensitivity):
+        lines.append(
+            f"{urgent} urgent scans are too few to promise sensitivity={rule.sensitivity:g}: all of"
+            f" them are found, of new ones {urgent / (urgent + 1):.3f} can be expected"
+        )
+    if rule.outliers is None:
+        lines.append("the run has no density model of its features: no scan is called an outlier")
+    return lines
+
+
+def outputs_of(classifier: Classifier, labelled: Labelled, threads: int) -> Outputs:
+    """What a classifier makes of the scans."""
+    return predict_source(
+        classifier.model,
+        classifier.variables,
+        labelled.source,
+        classifier.preprocess,
+        threads=threads,
+    )
+
+
+def predictions_csv(found: Evaluated) -> str:
+    """A line for each scan: file, patient, label, prediction, probabilities, referral, set."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    decided = ["referral", "prediction_set", "outlier_score"] if found.decisions else []
+    writer.writerow(["file", "patient", "label", "predicted", *CLASSES, *decided])
+    names = [group.name for group in found.labelled.groups]
+    said = found.by_group.argmax(1)
+    for row, record in enumerate(found.labelled.source.records):
+        cells = [record.path, record.patient, names[found.labelled.truth[row]], names[said[row]]]
+        cells += [f"{value:.6f}" for value in found.probabilities[row]]
+        if found.decisions is not None:
+            inside = zip(CLASSES, found.decisions.sets[row], strict=True)
+            cells.append(found.decisions.referrals[row])
+            cells.append("+".join(name for name, member in inside if member))
+            score = found.decisions.outlier_scores[row]
+            cells.append("" if np.isnan(score) else f"{score:.4f}")
+        writer.writerow(cells)
+    return text.getvalue()
+
+
+def _run_of(name: str | None) -> Path:
+    return latest_run() if name is None else Path(name).expanduser()
+
+
+def _folder_for(run: Path, labelled: Labelled) -> Path:
+    """`evaluation/` for the run's own test scans, a folder in it for everything else."""
+    if labelled.own and labelled.split == "test":
+        return run / "evaluation"
+    if labelled.own:
+        return run / "evaluation" / f"own-{labelled.split}"
+    where = Path(labelled.name).resolve()
+    labels = ",".join(f"{group.name}:{'+'.join(group.classes)}" for group in labelled.groups)
+    digest = hashlib.sha256(f"{where} {labels}".encode()).hexdigest()[:6]
+    return run / "evaluation" / f"{where.name}-{labelled.split}-{digest}"
+
+
+def _write(found: Evaluated, page: str, out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        text = predictions_csv(found).encode("utf-8", "surrogateescape")
+        write_atomic(out / "predictions.csv", text)
+        write_json(out / "report.json", found.report)
+        write_atomic(out / "report.html", page)
+    except OSError as error:
+        raise UserError(f"cannot write the report to {out}: {error.strerror}") from error

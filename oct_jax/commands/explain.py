@@ -1,0 +1,273 @@
+"""`explain`: scans in, a page and a JSON file for each of them out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from oct_jax.arrays import ScanArray
+from oct_jax.classifier import Classifier, Explanation, enlarge
+from oct_jax.commands.scan_files import SUFFIX, Task, find_tasks
+from oct_jax.commands.settings import ExplainConfig
+from oct_jax.data.manifest import read_manifest
+from oct_jax.data.preprocess import resize_scan
+from oct_jax.data.readers import UnreadableScan, map_threads, read_scan
+from oct_jax.decision.calibration import softmax
+from oct_jax.explain.faithfulness import random_cells, remove_by_blur, top_share
+from oct_jax.explain.gradcam import explain_all, make_explain
+from oct_jax.files import write_atomic, write_json
+from oct_jax.model.inference import BATCH_SIZES
+from oct_jax.reports.overlay import RESEARCH_USE, advice, certainty, encode_png, overlay, page
+from oct_jax.reports.picture import contact_sheet
+from oct_jax.runs.load import latest_run, load
+from oct_jax.runs.verified import is_verified
+from oct_jax.types import CLASSES, UserError
+
+EMPTY = "empty map: nothing in this scan speaks for the class"
+FLAT = "flat map: it favours no place"
+TRAINED_ON = "contaminated: the model was trained on this very scan; its certainty proves nothing"
+BY_CHANCE = "map no better than random maps on this scan"
+
+_CHUNK = BATCH_SIZES[-1]
+_RANDOM_MAPS = 7
+_REMOVED = 0.2
+_SHEET_LIMIT = 60
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run as `explain` uses it.
+
+    Attributes:
+      folder: of the run.
+      classifier: of its latest stage.
+      marks: cautions for every scan.
+      hashes: SHA-256 of the files that the model was trained on.
+    """
+
+    folder: Path
+    classifier: Classifier
+    marks: tuple[str, ...]
+    hashes: frozenset[str]
+
+
+def explain(words: Sequence[str], config: ExplainConfig, console: Console) -> None:
+    """Writes a page and a JSON file for every scan; see `ExplainConfig`.
+
+    Args:
+      words: scans, folders and patterns.
+      config: the settings.
+      console: is told two lines a scan.
+
+    Raises:
+      UserError: no run, no scans; or, after all others are done, the scans that failed.
+    """
+    out = None if config.out is None else Path(config.out).expanduser()
+    tasks, folders = find_tasks(words, out)
+    trained = _open_run(config)
+    failed: list[str] = []
+    tiles: dict[Path, tuple[np.ndarray, str]] = {}
+    with Progress(console=console, transient=True, disable=len(tasks) == 1) as progress:
+        bar = progress.add_task("explaining", total=len(tasks))
+        for start in range(0, len(tasks), _CHUNK):
+            chunk = tasks[start : start + _CHUNK]
+            tiles |= _explain_chunk(chunk, trained, config, console, failed)
+            progress.advance(bar, len(chunk))
+    for folder in folders:
+        _write_sheet(folder, out or folder, tiles, trained, console)
+    if failed and len(tasks) == 1:
+        raise UserError(failed[0])
+    if failed:
+        raise UserError(f"{len(failed)} of {len(tasks)} scans failed: {'; '.join(failed)}")
+
+
+def cautions(
+    classifier: Classifier,
+    explanations: Sequence[Explanation],
+    inputs: Sequence[np.ndarray],
+    config: ExplainConfig,
+) -> list[list[str]]:
+    """What a person should doubt in each map, as lines; mostly none.
+
+    A map should know more than chance: blurring the fifth of the scan that it marks must cost the
+    target more probability than blurring a fifth by random maps of its resolution, on average.
+
+    Args:
+      classifier: that made the explanations.
+      explanations: one for each scan.
+      inputs: the scans, resized to the model's input.
+      config: that they were made with.
+    """
+    # The very program that explained them, in batches of as many: no other need be compiled.
+    program = make_explain(classifier.model, classifier.preprocess, config.method, flip=config.flip)
+    targets = np.array([CLASSES.index(one.target) for one in explanations], np.int32)
+    removals = [
+        _removals(one, scan, np.random.default_rng(number))
+        for number, (one, scan) in enumerate(zip(explanations, inputs, strict=True))
+    ]
+    batches = ((np.stack(scans), targets) for scans in zip(*removals, strict=True))
+    outputs, _ = explain_all(program, classifier.variables, batches)
+    probabilities = softmax(np.asarray(outputs.logits))
+    left = probabilities.reshape(-1, len(explanations), len(CLASSES)).transpose(1, 2, 0)
+    found = []
+    for one, target, left_of_scan in zip(explanations, targets, left, strict=True):
+        kept = left_of_scan[target]
+        lines = []
+        if not one.cells.any():
+            lines.append(EMPTY)
+        elif one.cells.min() > 0.5:
+            lines.append(FLAT)
+        if one.cells.any() and kept[0] >= kept[1:].mean():
+            lines.append(BY_CHANCE)
+        found.append(lines)
+    return found
+
+
+def _open_run(config: ExplainConfig) -> Trained:
+    folder = latest_run() if config.run is None else Path(config.run).expanduser()
+    classifier = load(folder)
+    marks = []
+    if classifier.synthetic:
+        marks.append("SYNTHETIC MODEL: trained on phantoms, it knows nothing of patients")
+    if not is_verified(folder, classifier, config.method, config.flip):
+        marks.append("unverified explanation: this run has no passed faithfulness report")
+    records = read_manifest(folder / "manifest.csv")
+    hashes = frozenset(record.sha256 for record in records if record.split == "train")
+    return Trained(folder, classifier, tuple(marks), hashes)
+
+
+def _explain_chunk(
+    tasks: list[Task],
+    trained: Trained,
+    config: ExplainConfig,
+    console: Console,
+    failed: list[str],
+) -> dict[Path, tuple[np.ndarray, str]]:
+    """Explains up to 32 scans; returns a small picture and a caption of each that worked."""
+    read = list(zip(tasks, map_threads(_read, tasks), strict=True))
+    failed += [str(scan) for _, scan in read if isinstance(scan, UnreadableScan)]
+    good = [(task, scan) for task, scan in read if not isinstance(scan, UnreadableScan)]
+    if not good:
+        return {}
+    classifier, scans = trained.classifier, [scan for _, scan in good]
+    explanations = classifier.explain(scans, config.target, config.method, config.flip)
+    inputs = [resize_scan(scan, classifier.preprocess) for scan in scans]
+    doubts = cautions(classifier, explanations, inputs, config)
+    tiles = {}
+    for (task, scan), one, doubt, small in zip(good, explanations, doubts, inputs, strict=True):
+        known = hashlib.sha256(task.scan.read_bytes()).hexdigest() in trained.hashes
+        marks = [*trained.marks, *([TRAINED_ON] if known else []), *doubt]
+        try:
+            written = _write(task, scan, one, marks, trained)
+        except OSError as error:
+            failed.append(f"cannot write {task.output.parent}: {error.strerror}; give out=FOLDER")
+            continue
+        _tell(console, task.scan, one, written, [f"by {trained.folder}", *marks])
+        over_input = enlarge(one.cells, classifier.preprocess.size)
+        tiles[task.scan] = (overlay(small, over_input), _caption(task.scan, one))
+    return tiles
+
+
+def _read(task: Task) -> ScanArray | UnreadableScan:
+    try:
+        return read_scan(task.scan)
+    except UnreadableScan as error:
+        return error
+
+
+def _removals(one: Explanation, scan: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    size = len(scan)
+    cells = [one.cells, *random_cells(rng, _RANDOM_MAPS, one.cells.shape)]
+    return np.stack(
+        [remove_by_blur(scan, top_share(enlarge(each, size), _REMOVED, rng), rng) for each in cells]
+    )
+
+
+def _write(
+    task: Task, scan: ScanArray, one: Explanation, marks: Sequence[str], trained: Trained
+) -> Path:
+    task.output.parent.mkdir(parents=True, exist_ok=True)
+    picture = Path(f"{task.output}{SUFFIX}.png")
+    write_atomic(picture, encode_png(page(scan, one, marks)))
+    write_json(Path(f"{task.output}{SUFFIX}.json"), _as_json(task, one, marks, trained))
+    return picture
+
+
+def _as_json(
+    task: Task, one: Explanation, marks: Sequence[str], trained: Trained
+) -> dict[str, Any]:
+    said = one.prediction
+    peak = np.unravel_index(one.heatmap.argmax(), one.scan_shape) if one.cells.any() else None
+    return {
+        "scan": str(task.scan),
+        "height_width": list(one.scan_shape),
+        "label": said.label,
+        "referral": advice(said),
+        "probabilities": dict(zip(CLASSES, said.probabilities.tolist(), strict=True)),
+        "logits": dict(zip(CLASSES, said.logits.tolist(), strict=True)),
+        "calibrated": said.decision is not None,
+        "decision": None
+        if said.decision is None
+        else {
+            "referral": said.decision.referral,
+            "prediction_set": list(said.decision.classes),
+            "outlier_score": said.decision.outlier_score,
+        },
+        "target": one.target,
+        "method": one.method,
+        "map": {
+            "cells": [[round(value, 6) for value in row] for row in one.cells.tolist()],
+            "mean": float(one.cells.mean()),
+            "peak_row_column": None if peak is None else [int(place) for place in peak],
+        },
+        "run": str(trained.folder),
+        "stage": trained.classifier.stage,
+        "synthetic": trained.classifier.synthetic,
+        "marks": list(marks),
+        "notice": RESEARCH_USE,
+    }
+
+
+def _tell(
+    console: Console, scan: Path, one: Explanation, picture: Path, marks: Sequence[str]
+) -> None:
+    said = one.prediction
+    console.print(
+        f"{scan}: {said.label} {said.probabilities.max():.1%}, {advice(said)} ({certainty(said)})",
+        markup=False,
+    )
+    notes = "; ".join([*marks, RESEARCH_USE])
+    console.print(f"  {picture}: {one.method} of {one.target}; {notes}", markup=False)
+
+
+def _caption(scan: Path, one: Explanation) -> str:
+    return f"{one.prediction.label} {one.prediction.probabilities.max():.0%} {scan.name}"
+
+
+def _write_sheet(
+    folder: Path,
+    where: Path,
+    tiles: dict[Path, tuple[np.ndarray, str]],
+    trained: Trained,
+    console: Console,
+) -> None:
+    mine = [tile for scan, tile in tiles.items() if scan.is_relative_to(folder)]
+    if not mine:
+        return
+    shown = mine[:_SHEET_LIMIT]
+    sheet = contact_sheet(
+        [picture for picture, _ in shown],
+        [caption for _, caption in shown],
+        synthetic=trained.classifier.synthetic,
+    )
+    path = where / f"contact-sheet{SUFFIX}.png"
+    write_atomic(path, encode_png(sheet))
+    rest = f" (the first {len(shown)} of {len(mine)})" if len(mine) > len(shown) else ""
+    console.print(f"{path}: all on one page{rest}", markup=False)

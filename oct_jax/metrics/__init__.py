@@ -1,0 +1,1 @@
+"""From predictions and truth to metrics with intervals over patients."""

@@ -1,0 +1,292 @@
+"""Outputs and labels in, every figure with its interval out; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from oct_jax.data.kermany import OWN_GROUP
+from oct_jax.decision.calibration import (
+    calibration_figures,
+    expected_calibration_error,
+    reliability,
+    softmax,
+)
+from oct_jax.decision.conformal import coverage_range
+from oct_jax.decision.referral import TIERS, urgency
+from oct_jax.decision.rule import DecisionRule, Decisions, decide
+from oct_jax.metrics.classification import (
+    at_prevalence,
+    bootstrap,
+    confusion,
+    figures,
+    risk_coverage,
+    share_among,
+    weighted_error,
+)
+from oct_jax.model.inference import Outputs
+from oct_jax.runs.scans import Group, Labelled
+from oct_jax.types import CLASSES, UserError
+
+ANSWERED = (1.0, 0.95, 0.9, 0.8)
+"""Shares of scans that are answered, at which the error is told."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Scans with what the model says of them.
+
+    Attributes:
+      labelled: the scans.
+      logits: float32 (scans, classes).
+      probabilities: of the classes; calibrated where there is a rule.
+      decisions: of the rule; None without one.
+      report: the figures as JSON values.
+    """
+
+    labelled: Labelled
+    logits: Float[np.ndarray, "scans classes"]
+    probabilities: Float[np.ndarray, "scans classes"]
+    decisions: Decisions | None
+    report: dict[str, Any]
+
+    @property
+    def by_group(self) -> Float[np.ndarray, "scans groups"]:
+        """Probabilities of the groups."""
+        return to_groups(self.probabilities, self.labelled.groups)
+
+
+def appraise(
+    outputs: Outputs,
+    rule: DecisionRule | None,
+    labelled: Labelled,
+    *,
+    prevalence: Mapping[str, float] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Evaluated:
+    """Computes every figure.
+
+    Args:
+      outputs: of the scans.
+      rule: calibrates and refers; None for a model without one.
+      labelled: the scans with their labels.
+      prevalence: of each class; None for none but the scans' own.
+      resamples: draws of patients for the intervals.
+      seed: of these draws.
+
+    Raises:
+      UserError: logits that are not finite.
+    """
+    logits, truth = np.asarray(outputs.logits), labelled.truth
+    broken = ~np.isfinite(logits).all(1)
+    if broken.any():
+        raise UserError(
+            f"{broken.sum()} of {len(logits)} scans have logits that are not finite: the model is"
+            " broken; train it again, in precision=float32"
+        )
+    decisions = None if rule is None else decide(rule, outputs)
+    probabilities = softmax(logits) if decisions is None else decisions.probabilities
+    groups, names = labelled.groups, [group.name for group in labelled.groups]
+    by_group = to_groups(probabilities, groups)
+    tiers = [tier_of(group) for group in groups]
+    patients = [record.patient for record in labelled.source.records]
+    plain = all(group.classes == (group.name,) for group in groups)
+    members = np.array([[name in group.classes for name in CLASSES] for group in groups])
+    shares = None
+    if prevalence is not None:
+        shares = [sum(prevalence[name] for name in group.classes) for group in groups]
+
+    def of(drawn: Int[np.ndarray, "drawn"]) -> dict[str, float | None]:
+        found = figures(by_group[drawn], truth[drawn], names)
+        found["weighted error"] = weighted_error(by_group[drawn], truth[drawn], tiers)
+        found["expected calibration error"] = expected_calibration_error(
+            by_group[drawn], truth[drawn]
+        )
+        if shares is not None:
+            table = confusion(by_group[drawn], truth[drawn], len(groups))
+            there = at_prevalence(table, shares)
+            found |= {f"{n} precision there": v for n, v in zip(names, there, strict=True)}
+        if decisions is not None and rule is not None:
+            found |= _referral_figures(drawn, decisions, rule, truth, tiers, members)
+        return found
+
+    values = of(np.arange(len(truth)))
+    intervals = bootstrap(patients, of, resamples=resamples, seed=seed)
+    table = confusion(by_group, truth, len(groups))
+    right = (by_group.argmax(1) == truth).astype(int)
+    _, risk = risk_coverage(by_group.max(1), right)
+    report: dict[str, Any] = {
+        "data": labelled.name,
+        "split": labelled.split,
+        "scans": len(truth),
+        "patients": len(set(patients)),
+        "scans_without_patient": sum(patient.startswith(OWN_GROUP) for patient in patients),
+        "groups": {group.name: list(group.classes) for group in groups},
+        "scans_by_group": dict(zip(names, table.sum(1).tolist(), strict=True)),
+        "figures": {
+            name: {"value": value, "interval": intervals[name]} for name, value in values.items()
+        },
+        "confusion": {"names": names, "rows": table.tolist()},
+        "prevalence": None if shares is None else dict(zip(names, shares, strict=True)),
+        "risk_coverage": {
+            "area": float(risk.mean()),
+            "error_when_answering": {
+                f"{share:g}": float(risk[max(0, int(np.ceil(share * len(risk))) - 1)])
+                for share in ANSWERED
+            },
+        },
+        "calibration": None,
+        "sets": None,
+        "referral": None,
+        "outliers": None,
+    }
+    if decisions is not None and rule is not None:
+        if plain:
+            change = calibration_figures(logits, truth, rule.temperature)
+            report["calibration"] = {"temperature": rule.temperature, **change}
+        report["sets"] = _set_figures(decisions, rule, truth, groups)
+        report["referral"] = _referral_table(decisions, rule, truth, names)
+        if rule.outliers is not None:
+            report["outliers"] = {
+                "asked_rate": rule.outlier_rate,
+                "rate": float((decisions.outlier_scores > 1).mean()),
+            }
+        report["rule_fitted_on"] = dict(rule.fitted_on)
+    return Evaluated(labelled, logits, probabilities, decisions, report)
+
+
+def to_groups(
+    probabilities: Float[np.ndarray, "scans classes"], groups: tuple[Group, ...]
+) -> Float[np.ndarray, "scans groups"]:
+    """Probability of each group: the sum over its classes."""
+    return np.stack([probabilities[:, members_of(group)].sum(1) for group in groups], axis=1)
+
+
+def members_of(group: Group) -> list[int]:
+    """Indices of a group's classes."""
+    return [CLASSES.index(name) for name in group.classes]
+
+
+def tier_of(group: Group) -> str | None:
+    """The referral tier of a group; None where its classes have several."""
+    tiers = {TIERS[name] for name in group.classes}
+    return tiers.pop() if len(tiers) == 1 else None
+
+
+def parse_prevalence(text: str | None) -> dict[str, float] | None:
+    """`CNV:0.05,DME:0.05` as shares of all classes; NORMAL is what is left.
+
+    Raises:
+      UserError: not of this form, a class twice, or shares not from 0 to 1 and 1 together.
+    """
+    if text is None:
+        return None
+    shares = dict.fromkeys(CLASSES, 0.0)
+    try:
+        given = [part.partition(":") for part in text.split(",")]
+        named = [CLASSES[CLASSES.index(name.strip().upper())] for name, _, _ in given]
+        shares |= {name: float(share) for name, (_, _, share) in zip(named, given, strict=True)}
+    except ValueError as error:
+        raise UserError(
+            f"prevalence={text}: write CLASS:SHARE,... with the classes {', '.join(CLASSES)}"
+        ) from error
+    if "NORMAL" not in named:
+        shares["NORMAL"] = round(1 - sum(shares.values()), 9) + 0.0
+    whole = len(named) == len(set(named)) and abs(sum(shares.values()) - 1) < 1e-6
+    if not whole or not all(0 <= share <= 1 for share in shares.values()):
+        raise UserError(f"prevalence={text}: each class once, shares that are 1 together")
+    return shares
+
+
+def reliability_rows(evaluated: Evaluated) -> list[tuple[float, float, int]]:
+    """(confidence, accuracy, scans) of the bins that hold scans, over groups."""
+    count, confidence, accuracy = reliability(evaluated.by_group, evaluated.labelled.truth)
+    rows = zip(confidence.tolist(), accuracy.tolist(), count.tolist(), strict=True)
+    return [row for row in rows if row[2]]
+
+
+def _set_figures(
+    decisions: Decisions,
+    rule: DecisionRule,
+    truth: Int[np.ndarray, "scans"],
+    groups: tuple[Group, ...],
+) -> dict[str, Any]:
+    """Coverage of each group beside what sampling allows, and the sizes of sets."""
+    inside = np.stack([decisions.sets[:, members_of(group)].any(1) for group in groups], axis=1)
+    covered = inside[np.arange(len(truth)), truth]
+    fitted = rule.fitted_on.get("scans", {})
+    by_group = {}
+    for number, group in enumerate(groups):
+        own = truth == number
+        if not own.any():
+            continue
+        on = sum(fitted.get(name, 0) for name in group.classes)
+        by_group[group.name] = {
+            "coverage": float(covered[own].mean()),
+            "scans": int(own.sum()),
+            "calibration_scans": on,
+            # Of several classes the group has several thresholds, and no such simple law.
+            "sampling_range": list(coverage_range(rule.coverage, on, int(own.sum())))
+            if len(group.classes) == 1
+            else None,
+        }
+    sizes = decisions.sets.sum(1)
+    return {
+        "asked": rule.coverage,
+        "coverage": float(covered.mean()),
+        "by_group": by_group,
+        "mean_size": float(sizes.mean()),
+        "sizes": {str(size): int((sizes == size).sum()) for size in range(len(CLASSES) + 1)},
+    }
+
+
+def _referral_figures(
+    drawn: Int[np.ndarray, "drawn"],
+    decisions: Decisions,
+    rule: DecisionRule,
+    truth: Int[np.ndarray, "scans"],
+    tiers: list[str | None],
+    members: Bool[np.ndarray, "groups classes"],
+) -> dict[str, float | None]:
+    """Figures of sets and referral on the drawn scans; of urgency where every group has a tier."""
+    said = np.array(decisions.referrals)[drawn]
+    covered = decisions.sets[drawn] & members[truth[drawn]]
+    found: dict[str, float | None] = {
+        "deferred": float((said == "defer").mean()),
+        "coverage of prediction sets": float(covered.any(1).mean()),
+    }
+    if None in tiers:
+        return found
+    wanted = np.array(tiers)[truth[drawn]]
+    alarm = urgency(decisions.probabilities[drawn]) >= rule.urgent_threshold
+    urgent, answered = wanted == "urgent", said != "defer"
+    return found | {
+        "urgent sensitivity": share_among(alarm, urgent),
+        "urgent specificity": share_among(~alarm, ~urgent),
+        "urgent missed": share_among(answered & (said != "urgent"), urgent),
+        "tier accuracy when answered": share_among(said == wanted, answered),
+    }
+
+
+def _referral_table(
+    decisions: Decisions,
+    rule: DecisionRule,
+    truth: Int[np.ndarray, "scans"],
+    names: list[str],
+) -> dict[str, Any]:
+    said = np.array(decisions.referrals)
+    columns = ("urgent", "routine", "observe", "defer")
+    return {
+        "urgent_threshold": rule.urgent_threshold,
+        "asked_sensitivity": rule.sensitivity,
+        "columns": list(columns),
+        "rows": {
+            name: [int(((truth == number) & (said == column)).sum()) for column in columns]
+            for number, name in enumerate(names)
+        },
+    }

@@ -1,0 +1,302 @@
+"""The evaluation for people: lines for the terminal, a page with curves and the worst mistakes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from oct_jax.classifier import Classifier
+from oct_jax.data.prepared import CachedSource
+from oct_jax.decision.referral import TIERS
+from oct_jax.metrics.classification import risk_coverage
+from oct_jax.metrics.evaluation import Evaluated, members_of, reliability_rows
+from oct_jax.reports import html
+from oct_jax.reports.overlay import RESEARCH_USE, overlay
+from oct_jax.reports.picture import contact_sheet
+from oct_jax.types import CLASSES
+
+_COLOURS = ("#b3261e", "#ff9f1c", "#087e8b", "#6a6a6a")
+_MISTAKES = 12
+_OVERALL = (
+    "accuracy",
+    "balanced accuracy",
+    "macro precision",
+    "macro F1",
+    "macro AUC",
+    "macro AP",
+    "weighted error",
+    "expected calibration error",
+)
+_BY_GROUP = ("precision", "recall", "specificity", "F1", "AUC", "AP")
+_REFERRAL = (
+    "coverage of prediction sets",
+    "urgent sensitivity",
+    "urgent specificity",
+    "urgent missed",
+    "deferred",
+    "tier accuracy when answered",
+)
+
+
+def cautions(report: dict[str, Any]) -> list[str]:
+    """What a reader must know before any figure; mostly none."""
+    found = []
+    if report["synthetic"]:
+        found.append("SYNTHETIC: the model was trained on phantoms; nothing here is of patients")
+    if report["contaminated"]:
+        found.append(
+            f"CONTAMINATED: the run was trained on {report['trained_on']} of these"
+            f" {report['scans']} scans or their patients; no figure here is evidence"
+        )
+    if report["chose_epoch_or_thresholds"]:
+        found.append(
+            f"{report['chose_epoch_or_thresholds']} of these scans chose the run's epoch or its"
+            " thresholds: the figures are a little too good"
+        )
+    if report["scans_without_patient"]:
+        found.append(
+            f"{report['scans_without_patient']} of {report['scans']} scans name no patient and"
+            " count as a patient each: where some are of one, the intervals are too narrow"
+        )
+    return found
+
+
+def to_lines(report: dict[str, Any]) -> list[str]:
+    """The main figures, a line each."""
+    lines = [f"warning: {line}" for line in cautions(report)]
+    lines.append(
+        f"{report['scans']} scans of {report['patients']} patients, {report['split']} split;"
+        " value and 95 % interval over patients"
+    )
+    lines += [f"  {name}: {_told(report, name)}" for name in _OVERALL]
+    for name in report["groups"]:
+        told = ", ".join(f"{what} {_told(report, f'{name} {what}')}" for what in ("AUC", "recall"))
+        lines.append(f"  {name}: precision {_told(report, f'{name} precision')}, {told}")
+    if report["calibration"]:
+        before = report["calibration"]["before"]["ece"]
+        lines.append(f"  expected calibration error before temperature scaling: {before:.3f}")
+    if report["sets"]:
+        lines.append(
+            f"  prediction sets: coverage {report['sets']['coverage']:.3f}"
+            f" (asked {report['sets']['asked']:g}), mean size {report['sets']['mean_size']:.2f}"
+        )
+    if report["referral"]:
+        told = ", ".join(f"{n} {_told(report, n)}" for n in _REFERRAL if n in report["figures"])
+        lines.append(f"  referral: {told}")
+    else:
+        lines.append("  no decision rule: `just recalibrate data=FOLDER` fits one")
+    return lines
+
+
+def to_html(found: Evaluated, classifier: Classifier) -> str:
+    """One page, pictures and style inside."""
+    report = found.report
+    data = f"{report['data']}, {report['split']} split"
+    sections = ["<h1>Evaluation</h1>"]
+    sections += [html.verdict(line, good=False) for line in cautions(report)]
+    sections.append(html.items(_about(report, data)))
+    sections += ["<h2>Overall</h2>", _figures_table(report, _OVERALL)]
+    sections += ["<h2>By class</h2>", _groups_table(report)]
+    sections += ["<h2>Confusion</h2><p>rows: label; columns: prediction</p>", _confusion(report)]
+    if report["prevalence"]:
+        sections += ["<h2>Precision where classes are as common as stated</h2>", _prevalent(report)]
+    sections += ["<h2>Curves</h2>", html.picture(_curves(found), "png", "ROC and other curves")]
+    sections += _decisions(report)
+    sections += _mistakes(found, classifier)
+    sections.append(
+        f"<p>{RESEARCH_USE}. Run {html.text(report['run'])}, {report['stage']} stage,"
+        f" model {report['model']}.</p>"
+    )
+    return html.page("Evaluation", sections)
+
+
+def _about(report: dict[str, Any], data: str) -> list[str]:
+    groups = ", ".join(f"{name} {n}" for name, n in report["scans_by_group"].items())
+    return [
+        f"data: {data}",
+        f"{report['scans']} scans of {report['patients']} patients: {groups}",
+        "intervals: 95 %, by drawing patients anew; where all scans are right (or wrong) drawing"
+        " cannot show the uncertainty, and (1.000-1.000) is to be read by the rule of three: with n"
+        " patients an error of up to 3/n is compatible with none",
+        "precision is that of a population with these shares of classes; a balanced set flatters"
+        " it (prevalence=...)",
+    ]
+
+
+def _told(report: dict[str, Any], name: str) -> str:
+    figure = report["figures"][name]
+    if figure["value"] is None:
+        return "-"
+    if figure["interval"] is None:
+        return f"{figure['value']:.3f}"
+    low, high = figure["interval"]
+    return f"{figure['value']:.3f} ({low:.3f}-{high:.3f})"
+
+
+def _figures_table(report: dict[str, Any], names: Sequence[str]) -> str:
+    return html.table(("figure", "value (95 %)"), [(name, _told(report, name)) for name in names])
+
+
+def _groups_table(report: dict[str, Any]) -> str:
+    rows = [
+        (name, *(_told(report, f"{name} {figure}") for figure in _BY_GROUP))
+        for name in report["groups"]
+    ]
+    return html.table(("class", *_BY_GROUP), rows)
+
+
+def _confusion(report: dict[str, Any]) -> str:
+    names, rows = report["confusion"]["names"], report["confusion"]["rows"]
+    return html.table(("", *names), [(n, *row) for n, row in zip(names, rows, strict=True)])
+
+
+def _prevalent(report: dict[str, Any]) -> str:
+    rows = [
+        (
+            name,
+            f"{share:.1%}",
+            _told(report, f"{name} precision there"),
+            _told(report, f"{name} precision"),
+        )
+        for name, share in report["prevalence"].items()
+    ]
+    return html.table(("class", "prevalence", "precision there", "precision on these scans"), rows)
+
+
+def _decisions(report: dict[str, Any]) -> list[str]:
+    sections = []
+    if report["calibration"]:
+        scores = report["calibration"]
+        rows = [
+            (when, *(f"{scores[when][name]:.4f}" for name in ("ece", "brier", "nll")))
+            for when in ("before", "after")
+        ]
+        title = f"<h2>Calibration</h2><p>temperature {scores['temperature']:.3f}</p>"
+        sections += [title, html.table(("temperature scaling", "ECE", "Brier", "NLL"), rows)]
+    if report["sets"]:
+        sections += ["<h2>Prediction sets</h2>", _sets(report["sets"])]
+    if report["referral"]:
+        table, fitted = report["referral"], report["rule_fitted_on"].get("scans", {})
+        words = (
+            f"Urgent: p(CNV) + p(DME) of {table['urgent_threshold']:.3f} or more, chosen for a"
+            f" sensitivity of {table['asked_sensitivity']:g} on"
+            f" {sum(n for name, n in fitted.items() if TIERS[name] == 'urgent')} urgent"
+            " calibration scans."
+        )
+        named = [name for name in _REFERRAL if name in report["figures"]]
+        sections += [
+            f"<h2>Referral</h2><p>{html.text(words)}</p>",
+            html.table(
+                ("label", *table["columns"]), [(n, *row) for n, row in table["rows"].items()]
+            ),
+            _figures_table(report, named),
+        ]
+    if report["outliers"]:
+        outliers = report["outliers"]
+        sections.append(
+            f"<p>Out of distribution: {outliers['rate']:.1%} of these scans"
+            f" ({outliers['asked_rate']:.1%} of the calibration scans may be).</p>"
+        )
+    return sections
+
+
+def _sets(sets: dict[str, Any]) -> str:
+    rows = [
+        (
+            name,
+            f"{row['coverage']:.3f}",
+            row["scans"],
+            "{:.3f}-{:.3f}".format(*row["sampling_range"]) if row["sampling_range"] else "-",
+            row["calibration_scans"],
+        )
+        for name, row in sets["by_group"].items()
+    ]
+    head = (
+        "class",
+        "coverage",
+        "scans",
+        "range by sampling alone, if every scan were another patient",
+        "calibration scans",
+    )
+    sizes = ", ".join(f"{size}: {count}" for size, count in sets["sizes"].items())
+    words = f"asked {sets['asked']:g}, mean size {sets['mean_size']:.2f}; scans by size: {sizes}"
+    note = "<p>* of 95 in 100 repetitions, if every scan were another patient</p>"
+    return f"<p>{html.text(words)}</p>" + html.table(head, rows) + note
+
+
+def _curves(found: Evaluated) -> bytes:
+    figure = Figure(figsize=(10, 9), layout="constrained")
+    roc, precision, reliable, risk = figure.subplots(2, 2).ravel()
+    for number, group in enumerate(found.labelled.groups):
+        own = found.labelled.truth == number
+        if not own.any() or own.all():
+            continue
+        colour = _COLOURS[number % len(_COLOURS)]
+        false, true, _ = roc_curve(own, found.by_group[:, number])
+        roc.plot(false, true, color=colour, label=group.name)
+        exact, recalled, _ = precision_recall_curve(own, found.by_group[:, number])
+        precision.plot(recalled, exact, color=colour, label=group.name)
+    _dress(roc, "ROC", "1 - specificity", "sensitivity")
+    _dress(precision, "Precision and recall", "recall", "precision")
+    rows = np.array(reliability_rows(found))
+    reliable.plot([0, 1], [0, 1], color="#c1c1c1", linestyle="--")
+    reliable.scatter(rows[:, 0], rows[:, 1], s=10 + 200 * rows[:, 2] / rows[:, 2].sum())
+    _dress(reliable, "Reliability (size: scans in the bin)", "confidence", "accuracy")
+    right = (found.by_group.argmax(1) == found.labelled.truth).astype(int)
+    coverage, error = risk_coverage(found.by_group.max(1), right)
+    risk.plot(coverage, error)
+    risk.set(
+        title="Error when the least certain are left out",
+        xlabel="share of scans answered",
+        ylabel="error",
+        ylim=(0, None),
+    )
+    for axes in (roc, precision):
+        if axes.lines:
+            axes.legend(frameon=False)
+    if found.report["synthetic"]:
+        figure.suptitle("SYNTHETIC")
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=90)
+    return out.getvalue()
+
+
+def _dress(axes: Axes, title: str, across: str, up: str) -> None:
+    axes.set(title=title, xlabel=across, ylabel=up, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+
+
+def _mistakes(found: Evaluated, classifier: Classifier) -> list[str]:
+    """The most confident mistakes, each under the Grad-CAM of the likeliest class that was said."""
+    said, confidence = found.by_group.argmax(1), found.by_group.max(1)
+    wrong = np.flatnonzero(said != found.labelled.truth)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
+    title = f"<h2>Mistakes ({len(worst)} most confident of {len(wrong)})</h2>"
+    if not len(worst):
+        return ["<h2>Mistakes</h2><p>none</p>"]
+    source, groups = found.labelled.source, found.labelled.groups
+    if isinstance(source, CachedSource):
+        return [title, "<p>no pictures: a training cache has no full-size scans</p>"]
+    pictures = []
+    for index in worst:
+        scan = source.read(int(index))
+        members = members_of(groups[said[index]])
+        target = CLASSES[max(members, key=lambda one, row=index: found.probabilities[row, one])]
+        pictures.append(overlay(scan, classifier.explain(scan, target).heatmap))
+    captions = [
+        f"{groups[found.labelled.truth[index]].name} called {groups[said[index]].name}"
+        f" {confidence[index]:.0%}"
+        for index in worst
+    ]
+    names = [source.records[int(index)].path for index in worst]
+    sheet = contact_sheet(pictures, captions, columns=4, synthetic=found.report["synthetic"])
+    out = io.BytesIO()
+    Image.fromarray(sheet).save(out, "JPEG", quality=85)
+    listed = [f"{caption}: {name}" for caption, name in zip(captions, names, strict=True)]
+    return [title, html.picture(out.getvalue(), "jpeg", "mistakes"), html.items(listed)]

@@ -1,0 +1,218 @@
+"""The run folder: what was trained, on what, with what.
+
+runs/<name>/
+  config.json       run-wide settings, the model, the preprocessing, whether data is synthetic
+  manifest.csv      every scan with its split and hash
+  provenance.json   versions, git state, command, weight source, data report
+  frozen/           config.json, last/, best/, metrics.jsonl, summary.json, curves.png, events
+  finetune/         the same
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import chz
+import jax
+
+from oct_jax.commands.settings import FREE_ON_RESUME, RUN_WIDE, TrainConfig, flatten, parse
+from oct_jax.data.datasets import PHANTOM
+from oct_jax.data.manifest import Record, write_manifest
+from oct_jax.data.preprocess import Preprocess
+from oct_jax.files import read_json, write_json
+from oct_jax.model.backbones import DEFAULT, config_class
+from oct_jax.model.protocol import ModelConfig
+from oct_jax.types import UserError
+
+STAGES = ("frozen", "finetune")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What all stages of a run share; `config.json`.
+
+    Attributes:
+      settings: the run-wide settings, as given; `backbone` names the class of `model`.
+      model: architecture, in float32.
+      preprocess: from scan to model input.
+      synthetic: whether the scans are phantoms.
+    """
+
+    settings: Mapping[str, Any]
+    model: ModelConfig
+    preprocess: Preprocess
+    synthetic: bool
+
+
+def write_run_config(folder: Path, run: RunConfig) -> None:
+    """Writes `config.json`."""
+    write_json(
+        folder / "config.json",
+        {
+            "settings": dict(run.settings),
+            "model": dataclasses.asdict(run.model),
+            "preprocess": dataclasses.asdict(run.preprocess),
+            "synthetic": run.synthetic,
+        },
+    )
+
+
+def read_run_config(folder: Path) -> RunConfig:
+    """Reads `config.json`.
+
+    Raises:
+      UserError: there is no run in the folder, or its file is not one of ours.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(
+            f"{folder}: no run here; make one with `just train stage=frozen run={folder}`"
+        )
+    try:
+        stored = read_json(path)
+        preprocess = stored["preprocess"]
+        preprocess |= {name: tuple(preprocess[name]) for name in ("mean", "std")}
+        # Runs made before there was a choice do not name their backbone.
+        settings = {"backbone": DEFAULT} | stored["settings"]
+        return RunConfig(
+            settings=settings,
+            model=config_class(settings["backbone"])(**stored["model"]),
+            preprocess=Preprocess(**preprocess),
+            synthetic=stored["synthetic"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not the configuration of a run ({error!r})") from error
+
+
+def read_settings(words: Sequence[str]) -> TrainConfig:
+    """The settings of a stage; a finetune stage takes the run-wide ones over from its run.
+
+    Raises:
+      UserError: a word is not understood, the run has no frozen stage, or a word contradicts what
+        that stage fixed.
+    """
+    config = _with_whole_paths(parse(TrainConfig, words, {}))
+    if config.stage == "frozen":
+        return config
+    folder = Path(config.run)
+    fixed = read_run_config(folder).settings
+    # With another stage's rules the same words must still be right, so they are read again.
+    config = _with_whole_paths(parse(TrainConfig, words, fixed))
+    for name in RUN_WIDE:
+        if getattr(config, name) != fixed[name]:
+            raise UserError(
+                f"{name}={getattr(config, name)}: the frozen stage of {folder} fixed"
+                f" {name}={fixed[name]}; leave it out, or start another run"
+            )
+    return config
+
+
+def _with_whole_paths(config: TrainConfig) -> TrainConfig:
+    """Folders as absolute paths, so that a later stage may be started from anywhere."""
+    whole = {"run": str(Path(config.run).expanduser())}
+    if config.data != PHANTOM:
+        whole["data"] = str(Path(config.data).expanduser().absolute())
+    if config.manifest is not None:
+        whole["manifest"] = str(Path(config.manifest).expanduser().absolute())
+    return chz.replace(config, **whole)
+
+
+def has_run(folder: Path) -> bool:
+    """Whether a run was begun here; its frozen stage's settings are the last to be written."""
+    return (folder / "frozen" / "config.json").exists()
+
+
+def check_resumable(folder: Path, config: TrainConfig) -> None:
+    """Checks that the stage is new, is to be restarted, or has the settings it was begun with.
+
+    Raises:
+      UserError: settings that change what is computed differ; the line names them.
+    """
+    path = folder / config.stage / "config.json"
+    if config.restart or not path.exists():
+        return
+    # A setting that did not exist when the stage was begun had the value that is now its default.
+    before = flatten(TrainConfig(stage=config.stage)) | read_json(path)
+    now = flatten(config)
+    changed = [
+        name
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name) and name not in (*FREE_ON_RESUME, "run")
+    ]
+    if changed:
+        was = " ".join(f"{name}={before.get(name)}" for name in changed)
+        asked = " ".join(f"{name}={now.get(name)}" for name in changed)
+        raise UserError(
+            f"{path.parent} was begun with {was}, not {asked}: give the same settings to resume,"
+            " restart=true to begin this stage anew, or another run=..."
+        )
+
+
+def begin_run(
+    folder: Path, run: RunConfig, records: Sequence[Record], origin: Mapping[str, Any]
+) -> None:
+    """Writes what the stages share; whatever a former run left in the folder is dropped.
+
+    Raises:
+      UserError: the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"run={folder}: cannot make this folder: {error.strerror}") from error
+    for name in (*STAGES, "evaluation", "explanation", "export"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    write_manifest(records, folder / "manifest.csv")
+    write_json(folder / "provenance.json", origin)
+    write_run_config(folder, run)
+
+
+def begin_stage(folder: Path, config: TrainConfig) -> None:
+    """Makes the stage's folder with its settings; empties it first where `restart` asks so."""
+    stage = folder / config.stage
+    if config.restart:
+        shutil.rmtree(stage, ignore_errors=True)
+    stage.mkdir(exist_ok=True)
+    write_json(stage / "config.json", flatten(config))
+
+
+def provenance(data: Mapping[str, Any], weights: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Where a run comes from: command, versions, machine, git state, data and weights."""
+    packages = ("oct-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    device = jax.devices()[0]
+    return {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "devices": f"{jax.device_count()} x {device.platform} {device.device_kind}",
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "git": _git_state(),
+        "seed": seed,
+        "data": dict(data),
+        "weights": dict(weights),
+    }
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit of the package's checkout and whether it was changed; None outside of one."""
+
+    def git(*words: str) -> str:
+        package = Path(__file__).resolve().parent
+        command = ["git", "-C", str(package), *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,91 @@
+"""Settings: what is understood, what is refused, and in which words."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oct_jax.commands.settings import (
+    HelpRequested,
+    TrainConfig,
+    flatten,
+    keys_of,
+    parse,
+    unflatten,
+)
+from oct_jax.types import UserError
+
+STAGE = st.sampled_from(["frozen", "finetune"])
+SOUND = {
+    "data": st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1),
+    "epochs": st.integers(1, 1000),
+    "learning_rate": st.floats(1e-9, 10),
+    "precision": st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
+    "restart": st.booleans(),
+    "augment.flip": st.floats(0, 1),
+    "augment.rotation": st.floats(0, 180),
+    "label_smoothing": st.floats(0, 0.99),
+}
+
+
+def read(*words):
+    return parse(TrainConfig, words, {})
+
+
+@given(st.fixed_dictionaries({"stage": STAGE}, optional=SOUND))
+def test_words_to_settings_and_back(values):
+    config = read(*(f"{name}={value}" for name, value in values.items()))
+    flat = flatten(config)
+    assert {name: flat[name] for name in values} == values
+    assert unflatten(TrainConfig, flat) == config
+
+
+def test_defaults_stand_in_for_absent_words_alone():
+    config = parse(TrainConfig, ["stage=frozen", "seed=3"], {"seed": 7, "batch_size": 5})
+    assert (config.seed, config.batch_size) == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["stage=thaw"], "stage=thaw: must be frozen or finetune"),
+        ([], "stage: must be given, as stage=frozen or finetune"),
+        (["stage=frozen", "epoch=3"], "epoch=3: unknown key epoch; did you mean epochs?"),
+        (["stage=frozen", "epochs=1.5"], "epochs=1.5: must be a whole number"),
+        (["stage=frozen", "epochs=0"], "epochs=0: must be at least 1"),
+        (["stage=frozen", "learning_rate=fast"], "learning_rate=fast: must be a number"),
+        (["stage=frozen", "learning_rate=nan"], "learning_rate=nan: must be above 0"),
+        (["stage=frozen", "learning_rate=inf"], "learning_rate=inf: must be above 0"),
+        (["stage=frozen", "restart=yes"], "restart=yes: must be true or false"),
+        (["stage=frozen", "augment.flip=2"], "augment.flip=2.0: must be from 0 to 1"),
+        (["stage=frozen", "augment.spin=2"], "augment.spin=2: unknown key augment.spin"),
+        (["stage=frozen", "data="], "data=: must not be empty"),
+        (["stage=frozen", "stage=frozen"], "stage: given twice"),
+        (["frozen"], "'frozen': settings are written key=value"),
+        (["stage=frozen", "batch_size=32", "accumulate=5"], "accumulate=5: must divide"),
+        (["stage=frozen", "...flip=1"], "...flip=1: unknown key"),
+        (["stage=frozen", "precision=bf16"], "precision=bf16: must be auto or float32 or"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_key_value_and_choices(words, line):
+    with pytest.raises(UserError) as error:
+        read(*words)
+    assert str(error.value).startswith(line)
+    assert "\n" not in str(error.value)
+
+
+def test_help_names_every_key_with_default_and_meaning():
+    with pytest.raises(HelpRequested) as text:
+        read("--help")
+    for key in keys_of(TrainConfig):
+        assert key.doc
+        assert f"  {key.name} " in str(text.value)
+        assert f"default: {key.default}" in str(text.value)
+
+
+def test_settings_do_not_change():
+    config = read("stage=frozen")
+    with pytest.raises(Exception, match="Cannot modify"):
+        config.seed = 1
+    assert math.isclose(config.peak_learning_rate, 3e-3)

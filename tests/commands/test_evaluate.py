@@ -1,0 +1,203 @@
+"""`evaluate` and `recalibrate` from words to files."""
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from narrow_run import make_run
+from PIL import Image
+
+from oct_jax import CLASSES, load
+from oct_jax.commands import entry as command
+from oct_jax.data.manifest import read_manifest
+from oct_jax.data.phantom import PhantomSource
+from oct_jax.evaluate import main
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return make_run(tmp_path_factory.mktemp("run") / "narrow")
+
+
+def call(monkeypatch, *words) -> int:
+    monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, words)])
+    return command.run(main)
+
+
+def write_scans(root: Path, seed: int, folders: dict[str, str]) -> Path:
+    """Phantoms of each class in the folder that stands for it."""
+    source = PhantomSource(patients=24, seed=seed)
+    for index, record in enumerate(source.records):
+        if record.label in folders:
+            folder = root / folders[record.label]
+            folder.mkdir(parents=True, exist_ok=True)
+            name = f"{record.label}-{9000 + index}-1.png"
+            if folders[record.label] != record.label:
+                name = f"scan{index}.png"
+            Image.fromarray(source.read(index)).save(folder / name)
+    return root
+
+
+def test_recalibrate_then_evaluate(run, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    assert load(folder).rule is None
+    assert call(monkeypatch, "recalibrate", f"run={folder}", "coverage=0.5") == 0
+    assert "expected calibration error" in capsys.readouterr().out
+    rule = load(folder).rule
+    assert rule.coverage == 0.5
+    met = read_manifest(folder / "manifest.csv")
+    assert rule.records == tuple(record for record in met if record.split == "calibration")
+    assert (
+        rule.outliers is None
+    )  # the run had no density model, and its calibration scans make none
+
+    assert call(monkeypatch, f"run={folder}", "resamples=10") == 0
+    told = capsys.readouterr().out
+    assert "SYNTHETIC" in told
+    report = json.loads((folder / "evaluation" / "report.json").read_text())
+    assert report["synthetic"]
+    assert not report["contaminated"]
+    test = [one for one in read_manifest(folder / "manifest.csv") if one.split == "test"]
+    with (folder / "evaluation" / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == [record.path for record in test]
+    for row in rows:
+        assert sum(float(row[name]) for name in CLASSES) == pytest.approx(1, abs=1e-4)
+        assert row["referral"] in ("urgent", "routine", "observe", "defer")
+    right = np.mean([row["label"] == row["predicted"] for row in rows])
+    assert report["figures"]["accuracy"]["value"] == pytest.approx(right)
+    page = (folder / "evaluation" / "report.html").read_text()
+    assert "http" not in page
+    assert "SYNTHETIC" in page
+    assert page.count("data:image/") >= 1
+
+
+@pytest.mark.parametrize("data", ["phantom", None])
+def test_the_runs_own_data_means_its_calibration_scans(run, tmp_path, monkeypatch, data):
+    folder = shutil.copytree(run, tmp_path / "run")
+    words = [f"run={folder}"] + ([f"data={data}"] if data else [])
+    assert call(monkeypatch, "recalibrate", *words) == 0
+    assert {record.split for record in load(folder).rule.records} == {"calibration"}
+
+
+def test_scans_that_fitted_the_rule_are_told_apart(run, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    classes = dict(zip(CLASSES, CLASSES, strict=True))
+    clinic = write_scans(tmp_path / "clinic", 4, classes)
+    assert call(monkeypatch, "recalibrate", f"run={folder}", f"data={clinic}") == 0
+    capsys.readouterr()
+    words = (f"run={folder}", f"data={clinic}", f"out={tmp_path / 'out'}", "resamples=10")
+    assert call(monkeypatch, *words) == 0
+    assert "chose the run's epoch or its thresholds" in capsys.readouterr().out
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["chose_epoch_or_thresholds"] == report["scans"]
+
+
+def test_recalibration_says_what_its_scans_are_too_few_for(run, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    clinic = write_scans(tmp_path / "clinic", 4, {"NORMAL": "NORMAL"})
+    assert call(monkeypatch, "recalibrate", f"run={folder}", f"data={clinic}") == 0
+    told = capsys.readouterr().out
+    for part in ("0 scans of CNV are too few", "no scan of an urgent class", "no density model"):
+        assert part in told
+    prediction = load(folder).predict(PhantomSource(patients=24, seed=9).read(0))
+    assert prediction.decision.referral in ("urgent", "defer")
+
+
+def test_a_rule_of_other_weights_is_not_used(run, tmp_path, monkeypatch):
+    folder, other = shutil.copytree(run, tmp_path / "run"), make_run(tmp_path / "other", seed=1)
+    assert call(monkeypatch, "recalibrate", f"run={folder}") == 0
+    shutil.copytree(folder / "frozen" / "decision", other / "frozen" / "decision")
+    assert load(folder).rule is not None
+    assert load(other).rule is None
+
+
+def test_the_api_gives_the_decision(run, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    assert call(monkeypatch, "recalibrate", f"run={folder}") == 0
+    source = PhantomSource(patients=24, seed=3)
+    prediction = load(folder).predict(source.read(0))
+    assert prediction.decision is not None
+    assert set(prediction.decision.classes) <= set(CLASSES)
+    assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-5)
+    assert prediction.label == CLASSES[int(prediction.probabilities.argmax())]
+
+
+def test_all_scans_of_the_run_are_refused_or_marked(run, tmp_path, monkeypatch, capsys):
+    assert call(monkeypatch, f"run={run}", "split=all", f"out={tmp_path}") == 2
+    error = capsys.readouterr().err
+    assert "patients that the run was trained on" in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+    words = (f"run={run}", "split=all", f"out={tmp_path}", "allow_overlap=true", "resamples=10")
+    assert call(monkeypatch, *words) == 0
+    assert "CONTAMINATED" in capsys.readouterr().out
+    assert json.loads((tmp_path / "report.json").read_text())["contaminated"]
+    assert "CONTAMINATED" in (tmp_path / "report.html").read_text()
+
+
+def test_validation_scans_are_a_little_too_good(run, tmp_path, monkeypatch, capsys):
+    words = (f"run={run}", "split=val", f"out={tmp_path}", "resamples=10")
+    assert call(monkeypatch, *words) == 0
+    assert "chose the run's epoch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("folders", "labels"),
+    [
+        ({"CNV": "CNV"}, None),
+        ({"DRUSEN": "drusen", "NORMAL": "NORMAL"}, None),
+        ({"CNV": "AMD", "DRUSEN": "AMD", "NORMAL": "Healthy"}, "AMD:CNV+DRUSEN,healthy:NORMAL"),
+    ],
+)
+def test_folders_with_other_labels(run, tmp_path, monkeypatch, capsys, folders, labels):
+    root = write_scans(tmp_path / "clinic", 4, folders)
+    words = [f"run={run}", f"data={root}", f"out={tmp_path / 'out'}", "resamples=10"]
+    assert call(monkeypatch, *words, *([f"labels={labels}"] if labels else [])) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    scans = [one for one in PhantomSource(patients=24, seed=4).records if one.label in folders]
+    assert report["scans"] == len(scans)
+    assert report["figures"]["accuracy"]["value"] is not None
+    if labels:
+        assert report["scans_without_patient"] == len(scans)
+        assert "name no patient" in capsys.readouterr().out
+    counted = {name: n for name, n in report["scans_by_group"].items() if n}
+    wanted = {name.upper() for name in folders.values()}
+    assert {name.upper() for name in counted} == wanted
+
+
+def test_other_scans_of_trained_patients_are_found(run, tmp_path, monkeypatch, capsys):
+    trained = next(one for one in read_manifest(run / "manifest.csv") if one.split == "train")
+    folder = tmp_path / "clinic" / "CNV"
+    folder.mkdir(parents=True)
+    picture = Image.fromarray(PhantomSource(patients=24, seed=9).read(0))
+    picture.save(folder / f"CNV-{trained.patient}-77.png")
+    assert call(monkeypatch, f"run={run}", f"data={folder.parent}") == 2
+    assert "1 of 1 scans are of patients that the run was trained on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run={tmp}/none",), "no run here"),
+        (("run={run}", "data={tmp}/none"), "no such folder"),
+        (("run={run}", "labels=AMD:CNV"), "labels="),
+        (("run={run}", "split=train"), "split=train"),
+        (("run={run}", "data={tmp}/empty", "labels=A:CNV,a:DME"), "labels="),
+        (("run={run}", "prevalence=CNV:2"), "prevalence="),
+        (("run={run}", "data={tmp}/empty"), "no class folders"),
+        (("recalibrate", "run={run}", "coverage=1"), "coverage=1"),
+        (("recalibrate", "run={run}", "split=test"), "split"),
+    ],
+)
+def test_mistakes_are_one_line(run, tmp_path, monkeypatch, capsys, words, said):
+    (tmp_path / "empty").mkdir()
+    assert call(monkeypatch, *(word.format(run=run, tmp=tmp_path) for word in words)) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (run / "evaluation").exists()

@@ -1,0 +1,181 @@
+"""`explain` from words to pages."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import sys
+
+import jax
+import numpy as np
+import pytest
+from narrow_run import make_run
+from PIL import Image
+
+from oct_jax.commands import entry as command
+from oct_jax.commands.explain import EMPTY, TRAINED_ON, cautions
+from oct_jax.commands.settings import ExplainConfig
+from oct_jax.data.manifest import read_manifest, write_manifest
+from oct_jax.data.phantom import PhantomSource
+from oct_jax.explain.__main__ import main
+from oct_jax.files import write_json
+from oct_jax.runs.load import latest_run, load
+from oct_jax.runs.verified import fingerprint, is_verified, report_path
+from oct_jax.types import CLASSES, UserError
+
+
+def call(monkeypatch, *words) -> int:
+    monkeypatch.setattr(sys, "argv", ["explain", *map(str, words)])
+    return command.run(main)
+
+
+def test_one_scan(run, scans, monkeypatch, capsys):
+    assert call(monkeypatch, scans / "a.png", f"run={run}", "target=DME") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    for part in ("a.explained.png", "SYNTHETIC", "unverified", "Research use", "of DME"):
+        assert part in lines[1]
+    said = json.loads((scans / "a.explained.json").read_text())
+    expected = load(run).explain(scans / "a.png", "DME")
+    assert said["label"] == expected.prediction.label
+    assert said["target"] == "DME"
+    assert said["synthetic"] is True
+    assert list(said["probabilities"].values()) == expected.prediction.probabilities.tolist()
+    np.testing.assert_allclose(said["map"]["cells"], expected.cells, atol=1e-6)
+    with Image.open(scans / "a.explained.png") as page, Image.open(scans / "a.png") as scan:
+        assert page.width > scan.width
+        assert page.height >= scan.height
+
+
+def test_a_folder_gets_a_contact_sheet_and_a_bad_scan_stops_no_other(
+    run, scans, tmp_path, monkeypatch, capsys
+):
+    (scans / "text.png").write_text("not a picture")
+    out = tmp_path / "out"
+    assert call(monkeypatch, scans, f"run={run}", f"out={out}") == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "1 of 4 scans failed" in captured.err
+    assert "text.png" in captured.err
+    written = {str(path.relative_to(out)) for path in out.rglob("*.*")}
+    pages = {f"{name}.explained.{end}" for name in ("a", "b", "more/c") for end in ("png", "json")}
+    assert written == pages | {"contact-sheet.explained.png"}
+    assert not list(scans.rglob("*.explained.*"))
+
+
+def test_pictures_of_every_kind(run, tmp_path, monkeypatch):
+    scan = PhantomSource(patients=24, seed=2).read(0)
+    Image.fromarray(scan.astype(np.uint16) * 257).save(tmp_path / "deep.tif")
+    opaque = np.full_like(scan, 255)
+    Image.fromarray(np.dstack([scan, scan, scan, opaque])).save(tmp_path / "rgba.png")
+    Image.fromarray(scan[:10, :10]).save(tmp_path / "tiny.png")
+    Image.fromarray(scan).save(tmp_path / "grey.png")
+    assert call(monkeypatch, tmp_path, f"run={run}") == 0
+    read = {
+        name: json.loads((tmp_path / f"{name}.explained.json").read_text())["probabilities"]
+        for name in ("deep", "rgba", "tiny", "grey")
+    }
+    assert read["deep"] == pytest.approx(read["grey"])
+    assert read["rgba"] == pytest.approx(read["grey"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "no scan given"),
+        (["{scans}/a.png", "target=AMD"], "must be CNV or DME or DRUSEN or NORMAL"),
+        (["{scans}/a.png", "run={scans}"], "no run here"),
+        (["{scans}/a.png"], "no trained run"),
+        (["{scans}/none.png"], "no such file"),
+    ],
+)
+def test_mistakes_are_one_line(words, said, scans, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, *(word.format(scans=scans) for word in words)) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_a_scan_that_was_trained_on_is_marked(run, scans, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(run, tmp_path / "copy")
+    records = list(read_manifest(folder / "manifest.csv"))
+    place = next(number for number, record in enumerate(records) if record.split == "train")
+    digest = hashlib.sha256((scans / "a.png").read_bytes()).hexdigest()
+    records[place] = dataclasses.replace(records[place], sha256=digest)
+    write_manifest(records, folder / "manifest.csv")
+    assert call(monkeypatch, scans / "a.png", scans / "b.png", f"run={folder}") == 0
+    marked = [line for line in capsys.readouterr().out.splitlines() if TRAINED_ON in line]
+    assert len(marked) == 1
+    assert "a.explained.png" in marked[0]
+    assert TRAINED_ON in json.loads((scans / "a.explained.json").read_text())["marks"]
+
+
+def test_the_newest_run_is_taken(tmp_path, monkeypatch):
+    make_run(tmp_path / "runs" / "old")
+    make_run(tmp_path / "runs" / "new")
+    (tmp_path / "runs" / "begun").mkdir()
+    assert latest_run(tmp_path / "runs").name == "new"
+
+
+def test_batches_and_single_scans_agree(run):
+    classifier, source = load(run), PhantomSource(patients=24, seed=2)
+    scans = [source.read(index) for index in range(9)]
+    together = classifier.explain(scans, flip=True)
+    alone = classifier.explain(scans[8], flip=True)
+    assert alone.prediction.label == together[8].prediction.label
+    np.testing.assert_allclose(alone.cells, together[8].cells, atol=1e-3)
+    assert alone.target == alone.prediction.label
+    assert classifier.explain([]) == []
+    labels = [one.label for one in classifier.predict(scans)]
+    assert [one.prediction.label for one in together] == labels
+
+
+def test_a_sequence_holds_scans_of_several_sizes(run):
+    classifier = load(run)
+    scans = [np.full((40 + index, 90 - index), 9 * index, np.uint8) for index in range(12)]
+    for _ in range(8):  # the run-time type checker looks at one item of a list, taken at random
+        assert len(classifier.predict(scans)) == len(classifier.explain(scans)) == len(scans)
+
+
+def test_unknown_targets_and_methods(run):
+    classifier, scan = load(run), np.zeros((20, 20), np.uint8)
+    with pytest.raises(UserError, match="target=AMD: must be one of CNV"):
+        classifier.explain(scan, "AMD")
+
+
+def test_only_a_passed_report_of_this_model_verifies(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "copy")
+    classifier = load(folder)
+    passed = {"passed": True, "model": fingerprint(classifier), "method": "gradcam", "flip": False}
+    report_path(folder).parent.mkdir()
+    assert not is_verified(folder, classifier, "gradcam", False)
+    for change, verified in (
+        ({}, True),
+        ({"passed": False}, False),
+        ({"model": "0" * 16}, False),
+        ({"method": "gradcam++"}, False),
+        ({"flip": True}, False),
+    ):
+        write_json(report_path(folder), passed | change)
+        assert is_verified(folder, classifier, "gradcam", False) is verified
+
+
+def test_training_moves_the_fingerprint(run, tmp_path):
+    other = load(make_run(tmp_path / "other", seed=1))
+    assert fingerprint(load(run)) != fingerprint(other)
+    assert fingerprint(load(run)) == fingerprint(load(run))
+
+
+def test_a_silent_head_is_called_empty(run):
+    classifier = load(run)
+    head = jax.tree.map(np.zeros_like, classifier.variables.params["head"])
+    object.__setattr__(
+        classifier,
+        "variables",
+        classifier.variables._replace(params=classifier.variables.params | {"head": head}),
+    )
+    scan = np.zeros((64, 64), np.uint8)
+    one = classifier.explain(scan, CLASSES[0])
+    assert not one.heatmap.any()
+    assert EMPTY in cautions(classifier, [one], [scan], ExplainConfig())[0]
