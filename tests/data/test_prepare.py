@@ -46,8 +46,8 @@ def scans(tmp_path):
 
 
 def make(root, out, **settings):
+    size, resize = settings.pop("size", 224), settings.pop("resize", "squash")
     if settings.pop("cache", False):
-        size, resize = settings.pop("size", 224), settings.pop("resize", "squash")
         settings["cache"] = Preprocess(size=size, resize=resize, mean=(0.0,), std=(1.0,))
     return prepare(str(root), out, **settings)
 
