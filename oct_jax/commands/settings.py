@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import typing
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
@@ -27,6 +29,9 @@ from oct_jax.data.strengths import Augment
 from oct_jax.types import Resize, UserError
 
 Config = TypeVar("Config")
+MAX_SEED = 2**32 - 1
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf|nan")
 _CHZ_ERRORS = (
     ConstructionException,
     ExtraneousBlueprintArg,
@@ -47,7 +52,7 @@ def above(low: float) -> Callable[[Any, str], None]:
 
 def between(low: float, high: float) -> Callable[[Any, str], None]:
     """A validator: the value lies in the closed interval from `low` to `high`."""
-    return _check(lambda value: low <= value <= high, f"from {low:g} to {high:g}")
+    return _check(lambda value: low <= value <= high, f"from {low:.10g} to {high:.10g}")
 
 
 def below(low: float, high: float) -> Callable[[Any, str], None]:
@@ -63,7 +68,7 @@ def inside(low: float, high: float) -> Callable[[Any, str], None]:
 def _check(holds: Callable[[float], bool], words: str) -> Callable[[Any, str], None]:
     def validate(config: Any, name: str) -> None:
         value = getattr(config, name)
-        if value is not None and not (math.isfinite(value) and holds(value)):
+        if value is not None and not (-math.inf < value < math.inf and holds(value)):
             raise UserError(f"{name.removeprefix('X_')}={value}: must be {words}")
 
     return validate
@@ -129,13 +134,15 @@ class TrainConfig:
         doc="a folder of scans, or phantom: synthetic scans made by the package",
     )
     manifest: str | None = chz.field(
-        default=None, doc="a manifest.csv of an earlier run, to use its scans and splits exactly"
+        default=None,
+        validator=_not_empty,
+        doc="a manifest.csv of an earlier run, to use its scans and splits exactly",
     )
     on_bad_scan: Literal["refuse", "skip"] = chz.field(
         default="refuse", doc="what to do with unreadable or wrongly filed scans"
     )
     phantom_patients: int = chz.field(
-        default=240, validator=at_least(24), doc="synthetic patients, where data=phantom"
+        default=240, validator=between(24, 100_000), doc="synthetic patients, where data=phantom"
     )
     backbone: str = chz.field(
         default="mobilenetv3",
@@ -154,23 +161,29 @@ class TrainConfig:
     )
     width: float = chz.field(
         default=1.0,
-        validator=above(0),
+        validator=between(0.01, 10),
         doc="width multiplier, where weights=random; a weight file brings its own",
     )
     image_size: int = chz.field(
-        default=224, validator=at_least(32), doc="side to which scans are resized, pixels"
+        default=224, validator=between(32, 2048), doc="side to which scans are resized, pixels"
     )
     resize: Resize = chz.field(
         default="squash", doc="squash to the square, letterbox (pad), or crop the centre"
     )
     seed: int = chz.field(
-        default=0, validator=at_least(0), doc="seed of split, order, augmentation, dropout, head"
+        default=0,
+        validator=between(0, MAX_SEED),
+        doc="seed of split, order, augmentation, dropout, head",
     )
     epochs: int | None = chz.field(
-        default=None, validator=at_least(1), doc="passes over the training scans (10; finetune 15)"
+        default=None,
+        validator=between(1, 100_000),
+        doc="passes over the training scans (10; finetune 15)",
     )
     batch_size: int = chz.field(
-        default=32, validator=at_least(1), doc="scans in a step, over all devices and processes"
+        default=32,
+        validator=between(1, 65_536),
+        doc="scans in a step, over all devices and processes",
     )
     accumulate: int = chz.field(
         default=1,
@@ -187,7 +200,7 @@ class TrainConfig:
         default="cosine", doc="learning rate after warm-up: cosine to 0, or constant"
     )
     warmup_epochs: float = chz.field(
-        default=1.0, validator=at_least(0), doc="epochs of linear warm-up from 0"
+        default=1.0, validator=between(0, 100_000), doc="epochs of linear warm-up from 0"
     )
     weight_decay: float = chz.field(
         default=1e-4, validator=at_least(0), doc="AdamW's decay of kernels (not of norms, biases)"
@@ -213,7 +226,7 @@ class TrainConfig:
     )
     views: int = chz.field(
         default=5,
-        validator=at_least(1),
+        validator=between(1, 1000),
         doc="augmented versions of every scan in the feature cache",
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = chz.field(
@@ -226,7 +239,7 @@ class TrainConfig:
         default_factory=AugmentSettings, doc="strengths of augmentation"
     )
     threads: int = chz.field(
-        default=4, validator=at_least(1), doc="threads that read and prepare scans"
+        default=4, validator=between(1, 256), doc="threads that read and prepare scans"
     )
     checkpoint_steps: int = chz.field(
         default=500, validator=at_least(1), doc="steps between checkpoints inside an epoch"
@@ -294,7 +307,7 @@ class AuditConfig:
         validator=_not_empty,
         doc="write a manifest here whose splits share no patient and no picture",
     )
-    seed: int = chz.field(default=0, validator=at_least(0), doc="seed of the clean splits")
+    seed: int = chz.field(default=0, validator=between(0, MAX_SEED), doc="seed of the clean splits")
 
 
 @chz.chz
@@ -312,13 +325,15 @@ class PrepareConfig:
         default="refuse", doc="what to do with unreadable or wrongly filed scans"
     )
     seed: int = chz.field(
-        default=0, validator=at_least(0), doc="seed of the splits, where the folder has none"
+        default=0,
+        validator=between(0, MAX_SEED),
+        doc="seed of the splits, where the folder has none",
     )
     cache: bool = chz.field(
         default=False, doc="make a training cache of resized scans instead of records"
     )
     size: int = chz.field(
-        default=224, validator=at_least(32), doc="side of the cached scans, pixels"
+        default=224, validator=between(32, 2048), doc="side of the cached scans, pixels"
     )
     resize: Resize = chz.field(default="squash", doc="how the cached scans are made square")
 
@@ -365,10 +380,12 @@ class ExplainReportConfig:
         default=60, validator=at_least(8), doc="test scans, spread evenly over the classes"
     )
     steps: int = chz.field(
-        default=8, validator=at_least(2), doc="shares of the scan removed, in the deletion curve"
+        default=8,
+        validator=between(2, 1000),
+        doc="shares of the scan removed, in the deletion curve",
     )
     seed: int = chz.field(
-        default=0, validator=at_least(0), doc="seed of random maps, noise and resampling"
+        default=0, validator=between(0, MAX_SEED), doc="seed of random maps, noise and resampling"
     )
 
 
@@ -410,11 +427,13 @@ class EvaluateConfig:
         default="refuse", doc="what to do with unreadable or wrongly filed scans"
     )
     resamples: int = chz.field(
-        default=1000, validator=at_least(10), doc="draws of patients for the 95 % intervals"
+        default=1000,
+        validator=between(10, 1_000_000),
+        doc="draws of patients for the 95 % intervals",
     )
-    seed: int = chz.field(default=0, validator=at_least(0), doc="seed of these draws")
+    seed: int = chz.field(default=0, validator=between(0, MAX_SEED), doc="seed of these draws")
     threads: int = chz.field(
-        default=4, validator=at_least(1), doc="threads that read and prepare scans"
+        default=4, validator=between(1, 256), doc="threads that read and prepare scans"
     )
     out: str | None = chz.field(
         default=None,
@@ -457,7 +476,7 @@ class RecalibrateConfig:
         default="refuse", doc="what to do with unreadable or wrongly filed scans"
     )
     threads: int = chz.field(
-        default=4, validator=at_least(1), doc="threads that read and prepare scans"
+        default=4, validator=between(1, 256), doc="threads that read and prepare scans"
     )
 
 
@@ -519,6 +538,7 @@ def parse(config: type[Config], words: Sequence[str], defaults: Mapping[str, Any
     given = split_words(words)
     for name, value in given.items():
         _refuse_unknown(name, value, keys)
+        _refuse_odd_number(name, value, keys[name])
     blueprint = chz.Blueprint(config).apply(dict(defaults))
     try:
         return blueprint.make_from_argv([f"{name}={value}" for name, value in given.items()])
@@ -532,6 +552,7 @@ def split_words(words: Sequence[str]) -> dict[str, str]:
     """`key=value` words as a dictionary; UserError for any other word or a repeated key."""
     given: dict[str, str] = {}
     for word in words:
+        refuse_control_characters(word)
         name, equals, value = word.lstrip("-").partition("=")
         if not equals or not name:
             raise UserError(f"{word!r}: settings are written key=value; --help lists the keys")
@@ -539,6 +560,18 @@ def split_words(words: Sequence[str]) -> dict[str, str]:
             raise UserError(f"{name}: given twice ({given[name]!r} and {value!r}); keep one")
         given[name] = value
     return given
+
+
+def refuse_control_characters(word: str) -> None:
+    """UserError for an argument with a line break, NUL or another control character.
+
+    No setting needs one, and a file whose name has one would break the line that names it.
+    """
+    if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in word):
+        raise UserError(
+            f"{word!r}: holds a line break or another control character; write it without,"
+            " and rename a file that is called so"
+        )
 
 
 def keys_of(config: type) -> list[Key]:
@@ -594,17 +627,31 @@ def _refuse_unknown(name: str, value: str, keys: Mapping[str, Key]) -> None:
     inner = [key for key in keys if key.startswith(f"{name}.")]
     near = inner or difflib.get_close_matches(name, keys, n=3)
     hint = f"did you mean {', '.join(near)}?" if near else f"the keys are {', '.join(keys)}"
-    raise UserError(f"{name}={value}: unknown key {name}; {hint}")
+    raise UserError(f"{_short(name)}={_short(value)}: unknown key {_short(name)}; {hint}")
+
+
+def _refuse_odd_number(name: str, value: str, key: Key) -> None:
+    # Python would also read `1_000`, ` 7` and the digits of other scripts.
+    kinds = {key.type, *typing.get_args(key.type)}
+    pattern = _FLOAT if float in kinds else _INTEGER if int in kinds else None
+    none = value == "None" and type(None) in kinds
+    if pattern is not None and not none and not pattern.fullmatch(value):
+        raise UserError(f"{name}={_short(value)}: must be {key.choices}, in plain digits")
 
 
 def _one_line(error: Exception, given: Mapping[str, str], keys: Mapping[str, Key]) -> str:
     for name, value in given.items():
         if f"param '{name}'" in str(error):
-            return f"{name}={value}: must be {keys[name].choices}"
+            return f"{name}={_short(value)}: must be {keys[name].choices}"
     missing = [name for name in keys if name not in given and name in str(error).partition(":")[2]]
     if missing:
         return f"{missing[0]}: must be given, as {missing[0]}={keys[missing[0]].choices}"
     return " ".join(str(error).split())
+
+
+def _short(text: str) -> str:
+    """The text as an error quotes it: a line stays readable whatever was typed."""
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _with_whole_key(line: str, given: Mapping[str, str]) -> str:

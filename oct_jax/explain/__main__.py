@@ -3,7 +3,12 @@
 import sys
 
 from oct_jax.commands import entry as command
-from oct_jax.commands.settings import ExplainConfig, ExplainReportConfig, parse
+from oct_jax.commands.settings import (
+    ExplainConfig,
+    ExplainReportConfig,
+    parse,
+    refuse_control_characters,
+)
 from oct_jax.types import UserError
 
 
@@ -18,6 +23,10 @@ def main(words: list[str]) -> None:
 def _explain(words: list[str]) -> None:
     scans = [word for word in words if "=" not in word and not word.startswith("-")]
     config = parse(ExplainConfig, [word for word in words if word not in scans], {})
+    for scan in scans:
+        refuse_control_characters(scan)
+    if "" in scans:
+        raise UserError("'': an empty argument names no scan; leave it out")
     if not scans:
         raise UserError("no scan given: `just explain SCAN.png`, or a folder or a pattern")
     from oct_jax.commands.explain import explain

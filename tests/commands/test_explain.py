@@ -87,6 +87,8 @@ def test_pictures_of_every_kind(run, tmp_path, monkeypatch):
         (["{scans}/a.png", "run={scans}"], "no run here"),
         (["{scans}/a.png"], "no trained run"),
         (["{scans}/none.png"], "no such file"),
+        ([""], "names no scan"),
+        (["{scans}/a\nb.png"], "holds a line break"),
     ],
 )
 def test_mistakes_are_one_line(words, said, scans, tmp_path, monkeypatch, capsys):
