@@ -1,0 +1,1 @@
+"""The folder of a run: layout, settings, provenance, checkpoints."""
