@@ -12,7 +12,13 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from oct_jax.arrays import ScanArray
-from oct_jax.data.preprocess import Preprocess, resize_scan, to_scan_coordinates
+from oct_jax.data.preprocess import (
+    Geometry,
+    Preprocess,
+    geometry,
+    resize_scan,
+    to_scan_coordinates,
+)
 from oct_jax.data.readers import read_scan, shape_problem
 from oct_jax.decision.calibration import softmax
 from oct_jax.decision.rule import DecisionRule, decide
@@ -36,7 +42,7 @@ class Explanation:
       method: a name of `oct_jax.explain.gradcam.METHODS`.
       cells: the map as the method gives it, at the feature map's resolution; in [0, 1], its
         maximum 1, or all 0 where nothing speaks for the class.
-      scan_shape: (height, width) of the scan.
+      geometry: which part of the scan the model's input shows.
       preprocess: from the scan to the model's input.
     """
 
@@ -44,14 +50,19 @@ class Explanation:
     target: str
     method: Method
     cells: Float32[np.ndarray, "rows columns"]
-    scan_shape: tuple[int, int]
+    geometry: Geometry
     preprocess: Preprocess
+
+    @property
+    def scan_shape(self) -> tuple[int, int]:
+        """(height, width) of the scan."""
+        return self.geometry.scan_shape
 
     @property
     def heatmap(self) -> Float32[np.ndarray, "height width"]:
         """The map over the scan, float32 in [0, 1]; interpolated between the cells' centres."""
         over_input = enlarge(self.cells, self.preprocess.size)
-        return to_scan_coordinates(over_input, self.scan_shape, self.preprocess)
+        return to_scan_coordinates(over_input, self.geometry)
 
 
 @dataclass(frozen=True)
@@ -147,12 +158,12 @@ class Classifier:
         if not scans:
             return []
         index = PREDICTED if target is None else CLASSES.index(target)
-        shapes: list[tuple[int, int]] = []
+        placed: list[Geometry] = []
 
         def batches():
             for start in range(0, len(scans), BATCH_SIZES[-1]):
                 pixels = [_read(scan) for scan in scans[start : start + BATCH_SIZES[-1]]]
-                shapes.extend(one.shape for one in pixels)
+                placed.extend(geometry(scan, self.preprocess) for scan in pixels)
                 resized = np.stack([resize_scan(one, self.preprocess) for one in pixels])
                 yield resized, np.full(len(resized), index, np.int32)
 
@@ -160,8 +171,8 @@ class Classifier:
         outputs, maps = explain_all(program, self.variables, batches())
         predictions = to_predictions(outputs, self.rule)
         return [
-            Explanation(said, target or said.label, method, cells, shape, self.preprocess)
-            for said, cells, shape in zip(predictions, maps, shapes, strict=True)
+            Explanation(said, target or said.label, method, cells, where, self.preprocess)
+            for said, cells, where in zip(predictions, maps, placed, strict=True)
         ]
 
     def _prepare(self, scan: Scan) -> np.ndarray:

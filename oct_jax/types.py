@@ -12,7 +12,7 @@ SPLITS: tuple[Split, ...] = ("train", "val", "calibration", "test")
 
 Referral: TypeAlias = Literal["urgent", "routine", "observe", "defer"]
 
-Resize: TypeAlias = Literal["squash", "letterbox", "crop"]
+Resize: TypeAlias = Literal["squash", "letterbox", "crop", "retina"]
 Padding: TypeAlias = Literal["symmetric", "same"]
 
 

@@ -168,7 +168,7 @@ class TrainConfig:
         default=224, validator=between(32, 2048), doc="side to which scans are resized, pixels"
     )
     resize: Resize = chz.field(
-        default="squash", doc="squash to the square, letterbox (pad), or crop the centre"
+        default="squash", doc="squash, letterbox (pad), crop (centre) or retina (window around it)"
     )
     seed: int = chz.field(
         default=0,

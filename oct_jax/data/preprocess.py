@@ -7,7 +7,7 @@ The scan stays uint8 and grey until `normalise`, which runs on the accelerator.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Float32, UInt8
 from PIL import Image
 
 from oct_jax.arrays import ScanArray
+from oct_jax.data.retina import cut_window, fill_borders, find_retina, scan_window
 from oct_jax.types import Resize, UserError
 
 
@@ -27,7 +28,8 @@ class Preprocess:
     Attributes:
       size: side of the square that the model eats, pixels.
       resize: `squash` changes the aspect ratio to fit the whole scan; `letterbox` keeps it and
-        pads with black; `crop` keeps it and takes the central square.
+        pads with black; `crop` keeps it and takes the central square; `retina` takes a window of
+        fixed physical size around the retina (see `oct_jax.data.retina`).
       mean: of each channel, on the [0, 1] scale; its length is the number of channels.
       std: of each channel, on the [0, 1] scale.
 
@@ -66,26 +68,61 @@ class Span:
     """Along one axis: `extent` scan pixels from `start` become `length` pixels after `padding`."""
 
     start: float
-    extent: int
+    extent: float
     padding: int
     length: int
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Which part of a scan lands where in the model's input."""
+    """Which part of a scan of `scan_shape` (height, width) lands where in the model's input.
 
+    The extent of `retina` may reach beyond the scan.
+    """
+
+    scan_shape: tuple[int, int]
     rows: Span
     columns: Span
 
+    def of_resized(self, scan_shape: tuple[int, int]) -> Geometry:
+        """The same part of the scan, where the scan itself was resized to another shape."""
+        spans = [
+            replace(span, start=span.start * count / before, extent=span.extent * count / before)
+            for span, count, before in zip(
+                (self.rows, self.columns), scan_shape, self.scan_shape, strict=True
+            )
+        ]
+        return Geometry(scan_shape, *spans)
 
-def geometry(scan_shape: tuple[int, int], preprocess: Preprocess) -> Geometry:
-    """Where a scan of this shape (height, width) lands in the (size, size) input.
 
-    All three forms are symmetric about the centre, so that a mirrored scan gives the mirrored
-    input: the letterbox pads both sides alike (its inner length is the nearest to the true aspect
-    ratio with the parity of `size`), and the crop may start on half a pixel.
+def geometry(
+    scan: ScanArray, preprocess: Preprocess, spacing: tuple[float, float] | None = None
+) -> Geometry:
+    """Where a scan lands in the (size, size) input.
+
+    `squash`, `letterbox` and `crop` depend on the scan's shape alone and are symmetric about the
+    centre, so that a mirrored scan gives the mirrored input: the letterbox pads both sides alike
+    (its inner length is the nearest to the true aspect ratio with the parity of `size`), and the
+    crop may start on half a pixel. `retina` depends on what the scan shows.
+
+    Args:
+      scan: uint8 grey.
+      preprocess: the target size and form.
+      spacing: micrometres a pixel, (axial, lateral), where known; only `retina` uses them.
     """
+    if preprocess.resize == "retina":
+        window = scan_window(scan.shape, spacing)
+        return _around(scan.shape, window, find_retina(scan, window[0]).row, preprocess.size)
+    return _of_shape(scan.shape, preprocess)
+
+
+def _around(scan_shape: tuple[int, int], window: tuple[int, int], row: int, size: int) -> Geometry:
+    rows, columns = window
+    left = (scan_shape[1] - columns) // 2
+    return Geometry(scan_shape, Span(row - rows // 2, rows, 0, size), Span(left, columns, 0, size))
+
+
+def _of_shape(scan_shape: tuple[int, int], preprocess: Preprocess) -> Geometry:
     size = preprocess.size
     if preprocess.resize == "squash":
         spans = [Span(0.0, extent, 0, size) for extent in scan_shape]
@@ -102,25 +139,31 @@ def geometry(scan_shape: tuple[int, int], preprocess: Preprocess) -> Geometry:
     else:
         shortest = min(scan_shape)
         spans = [Span((extent - shortest) / 2, shortest, 0, size) for extent in scan_shape]
-    return Geometry(*spans)
+    return Geometry(scan_shape, *spans)
 
 
-def resize_scan(scan: ScanArray, preprocess: Preprocess) -> UInt8[np.ndarray, "size size"]:
+def resize_scan(
+    scan: ScanArray, preprocess: Preprocess, spacing: tuple[float, float] | None = None
+) -> UInt8[np.ndarray, "size size"]:
     """Resize to (size, size) by antialiased bicubic interpolation, Pillow's on 8-bit grey.
 
     The letterbox pads with 0: a constant that needs no guess at the background, which is near
     black in the vitreous and white in the wedges that scanners leave at the border. Crop is the
     resize of the central square straight to its final size; the scaled long side never exists, so
-    that a very long scan costs no memory.
+    that a very long scan costs no memory. `retina` fills white borders and what lies beyond the
+    scan with the grey of the vitreous.
 
     Args:
       scan: uint8 grey, any shape from (1, 1).
       preprocess: the target size and form.
+      spacing: as for `geometry`.
 
     Returns:
       uint8 of shape (size, size), in 0..255.
     """
-    spans = geometry(scan.shape, preprocess)
+    if preprocess.resize == "retina":
+        return _resize_around_retina(scan, preprocess.size, spacing)
+    spans = _of_shape(scan.shape, preprocess)
     rows, columns = spans.rows, spans.columns
     box = (columns.start, rows.start, columns.start + columns.extent, rows.start + rows.extent)
     resized = Image.fromarray(scan).resize(
@@ -134,27 +177,35 @@ def resize_scan(scan: ScanArray, preprocess: Preprocess) -> UInt8[np.ndarray, "s
     return padded
 
 
+def _resize_around_retina(
+    scan: ScanArray, size: int, spacing: tuple[float, float] | None
+) -> UInt8[np.ndarray, "size size"]:
+    window = scan_window(scan.shape, spacing)
+    retina = find_retina(scan, window[0])
+    spans = _around(scan.shape, window, retina.row, size)
+    filled = fill_borders(scan, retina)
+    top, left = int(spans.rows.start), int(spans.columns.start)
+    cut = cut_window(filled, top, left, window, retina.background)
+    return np.array(Image.fromarray(cut).resize((size, size), Image.Resampling.BICUBIC))
+
+
 def to_scan_coordinates(
-    values: Float32[np.ndarray, "size size"],
-    scan_shape: tuple[int, int],
-    preprocess: Preprocess,
+    values: Float32[np.ndarray, "size size"], spans: Geometry
 ) -> Float32[np.ndarray, "height width"]:
     """Carry a map over the model's input back onto the scan, the inverse of `resize_scan`.
 
-    Bilinear between pixel centres; a map in [0, 1] stays in [0, 1]. What lies on the
-    letterbox's padding is dropped; scan pixels outside the crop get 0.
+    Bilinear between pixel centres; a map in [0, 1] stays in [0, 1]. What lies on padding is
+    dropped; scan pixels outside the crop or the window get 0.
 
     Args:
       values: float32 of shape (size, size), for example a heatmap in [0, 1].
-      scan_shape: (height, width) of the scan.
-      preprocess: what the input was made with.
+      spans: `geometry` of the scan.
 
     Returns:
-      float32 of shape `scan_shape`.
+      float32 of the scan's shape.
     """
-    spans = geometry(scan_shape, preprocess)
-    above, below, along_rows, inside_rows = _sample(scan_shape[0], spans.rows)
-    left, right, along_columns, inside_columns = _sample(scan_shape[1], spans.columns)
+    above, below, along_rows, inside_rows = _sample(spans.scan_shape[0], spans.rows)
+    left, right, along_columns, inside_columns = _sample(spans.scan_shape[1], spans.columns)
     upper, lower = values[above], values[below]
     bands = upper + (lower - upper) * along_rows[:, None]
     west, east = bands[:, left], bands[:, right]

@@ -76,7 +76,8 @@ def _reduced(
         return scan, explanation
     height, width = (max(1, round(side * factor)) for side in scan.shape)
     smaller = cv2.resize(scan, (width, height), interpolation=cv2.INTER_AREA)
-    return smaller, dataclasses.replace(explanation, scan_shape=(height, width))
+    where = explanation.geometry.of_resized((height, width))
+    return smaller, dataclasses.replace(explanation, geometry=where)
 
 
 def encode_png(picture: Picture) -> bytes:

@@ -17,7 +17,7 @@ from oct_jax.data.preprocess import (
 )
 from oct_jax.types import UserError
 
-RESIZES = ("squash", "letterbox", "crop")
+RESIZES = ("squash", "letterbox", "crop")  # which depend on the shape alone
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 sides = st.integers(1, 60)
@@ -68,7 +68,7 @@ def test_resize_gives_a_grey_square(height, width, seed, size, resize):
 def test_a_constant_scan_stays_constant_inside_the_padding(height, width, level, size, resize):
     preprocess = grey(size, resize)
     scan = np.full((height, width), level, np.uint8)
-    spans = geometry(scan.shape, preprocess)
+    spans = geometry(scan, preprocess)
     inside = np.zeros((preprocess.size, preprocess.size), bool)
     rows = slice(spans.rows.padding, spans.rows.padding + spans.rows.length)
     columns = slice(spans.columns.padding, spans.columns.padding + spans.columns.length)
@@ -87,7 +87,7 @@ def test_mirroring_commutes_with_resizing(height, width, seed, size, resize):
 @given(height=sides, width=sides, size=sizes, resize=resizes)
 def test_letterbox_and_crop_keep_the_aspect_ratio(height, width, size, resize):
     preprocess = grey(size, resize)
-    spans = geometry((height, width), preprocess)
+    spans = geometry(np.zeros((height, width), np.uint8), preprocess)
     if preprocess.resize == "squash":
         assert (spans.rows.length, spans.columns.length) == (preprocess.size,) * 2
         return
@@ -104,7 +104,7 @@ def test_extreme_scans_are_resized_and_mapped_back(shape, resize):
     preprocess = grey(16, resize)
     scan = np.full(shape, 200, np.uint8)
     assert resize_scan(scan, preprocess).max() == 200
-    carried = to_scan_coordinates(np.ones((16, 16), np.float32), shape, preprocess)
+    carried = to_scan_coordinates(np.ones((16, 16), np.float32), geometry(scan, preprocess))
     assert carried.shape == shape
     assert carried.max() == 1
 
@@ -115,7 +115,7 @@ def test_a_carried_map_stays_within_its_range(height, width, seed, size, resize)
     values = np.random.default_rng(seed).random((preprocess.size,) * 2, np.float32)
     values[values > 0.7] = 1
     values[values < 0.3] = 0
-    carried = to_scan_coordinates(values, (height, width), preprocess)
+    carried = to_scan_coordinates(values, geometry(random_scan(height, width), preprocess))
     assert carried.shape == (height, width)
     assert carried.dtype == np.float32
     assert carried.min() >= 0
@@ -136,8 +136,8 @@ def test_a_smooth_map_comes_back_where_it_was(height, width, row, column, resize
     distance = (rows - row * height) ** 2 + (columns - column * width) ** 2
     smooth = np.rint(255 * np.exp(-distance / (2 * spread**2))).astype(np.uint8)
     there = resize_scan(smooth, preprocess).astype(np.float32) / 255
-    back = to_scan_coordinates(there, smooth.shape, preprocess)
-    spans = geometry(smooth.shape, preprocess)
+    spans = geometry(smooth, preprocess)
+    back = to_scan_coordinates(there, spans)
     inside = (np.abs(rows - height / 2) <= spans.rows.extent / 2) & (
         np.abs(columns - width / 2) <= spans.columns.extent / 2
     )
@@ -148,7 +148,9 @@ def test_a_smooth_map_comes_back_where_it_was(height, width, row, column, resize
 def test_the_padding_of_a_letterbox_is_dropped():
     values = np.ones((20, 20), np.float32)
     values[5:15] = 0
-    carried = to_scan_coordinates(values, (40, 80), grey(20, "letterbox"))
+    carried = to_scan_coordinates(
+        values, geometry(np.zeros((40, 80), np.uint8), grey(20, "letterbox"))
+    )
     np.testing.assert_array_equal(carried, np.zeros((40, 80), np.float32))
 
 

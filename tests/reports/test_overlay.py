@@ -8,16 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oct_jax.classifier import Explanation, to_predictions
-from oct_jax.data.preprocess import Preprocess
+from oct_jax.data.preprocess import Preprocess, geometry
 from oct_jax.model.inference import Outputs
 from oct_jax.prediction import Decision
+from oct_jax.reports.overlay import advice, certainty, overlay, page
 
 
 def explanation(shape, cells, resize="squash"):
     preprocess = Preprocess(size=64, resize=resize, mean=(0.5,), std=(0.5,))
     logits = np.array([[3.0, 0, 0, 0]], np.float32)
     (prediction,) = to_predictions(Outputs(logits, np.zeros((1, 8), np.float32)), None)
-    return Explanation(prediction, "CNV", "gradcam", cells, shape, preprocess)
+    where = geometry(np.zeros(shape, np.uint8), preprocess)
+    return Explanation(prediction, "CNV", "gradcam", cells, where, preprocess)
 
 
 @given(st.integers(0, 2**32 - 1))
