@@ -211,7 +211,9 @@ def run_epochs(
     meta: dict[str, Any] = {"epoch": 0, "highest": 0.0}
     restored = checkpoints.restore_last(state, batches)
     if restored is not None:
-        state, meta = restored
+        state, meta = restored.state, restored.meta
+        for line in restored.damaged:
+            console.print(f"warning: damaged checkpoint set aside: {line}", markup=False)
         console.print(f"resumes after step {int(state.step)} of {stage.total_steps}")
 
     reporter = Reporter(stage.folder, console, first_step=int(state.step), writes=is_writer())

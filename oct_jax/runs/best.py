@@ -15,10 +15,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from oct_jax.model.protocol import Variables
+from oct_jax.runs.checksums import ChecksummedPath, damage_of
 from oct_jax.types import UserError
 
 # Orbax reports each save and every handler it has to guess at WARNING.
-logging.getLogger("absl").setLevel(logging.ERROR)
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # errors are raised as well
 
 
 def restore_best(stage_folder: Path, variables: Variables) -> tuple[Variables, dict[str, Any]]:
@@ -29,20 +30,27 @@ def restore_best(stage_folder: Path, variables: Variables) -> tuple[Variables, d
       variables: arrays or `jax.ShapeDtypeStruct`s of the shapes that are expected.
 
     Raises:
-      UserError: the stage has no best checkpoint, or one of another model.
+      UserError: the stage has no best checkpoint, a damaged one, or one of another model.
     """
     if not has_best(stage_folder):
         raise UserError(f"{stage_folder}: no finished epoch here; train this stage first")
-    with contextlib.closing(best_manager(stage_folder)) as manager:
+    step = max(int(entry.name) for entry in (stage_folder / "best").glob("*") if is_step(entry))
+    folder = stage_folder / "best" / str(step)
+    damage = damage_of(folder)
+    if damage is not None:
+        raise UserError(
+            f"{folder}: damaged ({damage}); restore it from a copy, or train this stage anew"
+        )
+    with contextlib.closing(best_manager(stage_folder, read_only=True)) as manager:
         try:
             restored = manager.restore(
-                manager.latest_step(),
+                step,
                 args=ocp.args.Composite(
                     variables=ocp.args.StandardRestore(jax.tree.map(_on_host, variables._asdict())),
                     meta=ocp.args.JsonRestore(),
                 ),
             )
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, OSError) as error:
             raise UserError(
                 f"{stage_folder}: the checkpoint is not of the model that config.json describes"
                 f" ({' '.join(str(error).split())[:200]})"
@@ -52,13 +60,30 @@ def restore_best(stage_folder: Path, variables: Variables) -> tuple[Variables, d
 
 def has_best(stage_folder: Path) -> bool:
     """Whether the stage has a whole best checkpoint."""
-    return any(entry.name.isdigit() for entry in (stage_folder / "best").glob("*"))
+    return any(is_step(entry) for entry in (stage_folder / "best").glob("*"))
 
 
-def best_manager(stage_folder: Path) -> ocp.CheckpointManager:
+def is_step(entry: Path) -> bool:
+    """Whether a folder has the name of a whole checkpoint: the number of its step."""
+    return entry.name.isdecimal()
+
+
+def best_manager(stage_folder: Path, *, read_only: bool = False) -> ocp.CheckpointManager:
     """Orbax's manager of a stage's best checkpoint."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=1)
+    options = manager_options(keep=1, read_only=read_only)
     return ocp.CheckpointManager(stage_folder.absolute() / "best", options=options)
+
+
+def manager_options(*, keep: int, read_only: bool = False) -> ocp.CheckpointManagerOptions:
+    """Options of all managers: checkpoints get checksums, and what a kill left half is removed."""
+    return ocp.CheckpointManagerOptions(
+        max_to_keep=None if read_only else keep,
+        read_only=read_only,
+        create=not read_only,
+        cleanup_tmp_directories=not read_only,
+        temporary_path_class=ChecksummedPath,
+        lightweight_initialize=True,
+    )
 
 
 def _on_host(leaf: Any) -> np.ndarray:
