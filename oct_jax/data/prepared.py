@@ -20,10 +20,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from oct_jax.arrays import LabelBatch, ScanArray
-from oct_jax.data.manifest import Record, read_manifest, summarize
+from oct_jax.data.manifest import Record, summarize
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.readers import decode_scan
-from oct_jax.data.source import label_indices
+from oct_jax.data.source import label_indices, read_split_manifest
 from oct_jax.files import read_json
 from oct_jax.types import Resize, UserError
 
@@ -154,11 +154,12 @@ def open_prepared(
       The source, and `prepared.json`.
 
     Raises:
-      UserError: the folder is damaged or of another version, or lacks scans of the manifest.
+      UserError: the folder is damaged or of another version, lacks scans of the manifest, or the
+        splits leak.
     """
     description = _describe(folder)
-    stored = read_manifest(folder / MANIFEST)
-    records = read_manifest(manifest) if manifest else stored
+    stored = read_split_manifest(folder / MANIFEST)
+    records = read_split_manifest(manifest) if manifest else stored
     row_of = {(record.path, record.sha256): row for row, record in enumerate(stored)}
     absent = [r.path for r in records if (r.path, r.sha256) not in row_of]
     if absent:

@@ -19,7 +19,7 @@ from oct_jax.data.split import (
     DEFAULT_FRACTIONS,
     Fractions,
     keep_official,
-    leaking_patients,
+    refuse_leaks,
     split_records,
 )
 from oct_jax.types import CLASSES, SPLITS, UserError
@@ -174,8 +174,9 @@ def open_folder(
     """
     root = Path(root).expanduser()
     if manifest is not None:
-        report = Report("manifest", _records_of_manifest(manifest, root, progress))
-        return FolderSource(root, report.records), report
+        records = read_split_manifest(manifest)
+        verify(records, root, progress)
+        return FolderSource(root, records), Report("manifest", records)
     listing = list_scans(root, on_bad_scan=on_bad_scan, progress=progress)
     if listing.official:
         records, removed = keep_official(listing.records, fractions=fractions, seed=seed)
@@ -205,9 +206,12 @@ def label_indices(records: Sequence[Record]) -> LabelBatch:
     return np.array([CLASSES.index(record.label) for record in records], np.int32)
 
 
-def _records_of_manifest(
-    manifest: Path, root: Path, progress: Callable[[int, int], None] | None
-) -> tuple[Record, ...]:
+def read_split_manifest(manifest: Path) -> tuple[Record, ...]:
+    """Reads a manifest to train or evaluate by: every scan has a label and a split that is sound.
+
+    Raises:
+      UserError: see `read_manifest`; or no scans, a scan without label or split, or a leak.
+    """
     records = read_manifest(manifest)
     if not records:
         raise UserError(f"{manifest} lists no scans")
@@ -217,11 +221,5 @@ def _records_of_manifest(
             f"{manifest}: {len(incomplete)} scans have no label or no split: "
             f"{summarize(incomplete)}; fill them in"
         )
-    leaking = leaking_patients(records)
-    if leaking:
-        raise UserError(
-            f"{manifest}: {len(leaking)} patients are in more than one split: "
-            f"{summarize(leaking)}; every score would leak: keep each patient in one split"
-        )
-    verify(records, root, progress)
+    refuse_leaks(records, manifest)
     return records

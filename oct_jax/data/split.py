@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 
-from oct_jax.data.manifest import Record
+from oct_jax.data.manifest import Record, summarize
 from oct_jax.types import SPLITS, UserError
 
 
@@ -134,6 +134,7 @@ def keep_official(
     test = [r for group in tested for r in group.records if r.split == "test"]
     removed = [r for group in tested for r in group.records if r.split != "test"]
     rest = [group for group in groups if "test" not in group.splits]
+    _check_every_class_is_left(records, rest)
     if _is_own(groups, "val"):
         val = [r for group in rest if "val" in group.splits for r in group.records]
         pool = [group for group in rest if "val" not in group.splits]
@@ -151,10 +152,55 @@ def leaking_patients(records: Iterable[Record]) -> tuple[str, ...]:
     return tuple(sorted(patient for patient, found in splits.items() if len(found) > 1))
 
 
+def leaking_copies(records: Iterable[Record]) -> tuple[tuple[str, str], ...]:
+    """Pairs of paths of byte-identical files that are in different splits, sorted."""
+    first: dict[str, Record] = {}
+    pairs = []
+    for record in records:
+        known = first.setdefault(record.sha256, record)
+        if known.split != record.split:
+            pairs.append((known.path, record.path))
+    return tuple(sorted(pairs))
+
+
+def refuse_leaks(records: Sequence[Record], where: object) -> None:
+    """Every way to splits that are not made here passes this guard.
+
+    Args:
+      records: with their splits.
+      where: the manifest or folder, for the message.
+
+    Raises:
+      UserError: a patient, or the same file under two names, is in more than one split.
+    """
+    patients, copies = leaking_patients(records), leaking_copies(records)
+    if patients:
+        raise UserError(
+            f"{where}: {len(patients)} patients are in more than one split: {summarize(patients)};"
+            " every score would leak: keep each patient in one split"
+        )
+    if copies:
+        named = summarize([f"{first} = {second}" for first, second in copies])
+        raise UserError(
+            f"{where}: {len(copies)} files have a byte-identical copy in another split: {named};"
+            " every score would leak: keep copies in one split"
+        )
+
+
 def _is_own(groups: Sequence[_Group], split: str) -> bool:
     """Whether a split exists and shares no group with another."""
     holding = [group for group in groups if split in group.splits]
     return bool(holding) and all(group.splits == {split} for group in holding)
+
+
+def _check_every_class_is_left(records: Sequence[Record], groups: Sequence[_Group]) -> None:
+    left = {label for group in groups for label in group.counts}
+    emptied = sorted({record.label for record in records if record.split != "test"} - left)
+    if emptied:
+        raise UserError(
+            f"no training scans of {', '.join(emptied)} are left: all of them are of patients, or"
+            " copies of files, that are in test; split the scans by patient instead"
+        )
 
 
 def _by_path(records: Iterable[Record]) -> tuple[Record, ...]:

@@ -201,7 +201,7 @@ def _open_with_splits(folder: Path, config: EvaluateConfig, *, own: bool) -> Lab
         seed=settings["seed"],
         phantom_patients=settings["phantom_patients"],
     )
-    split = config.split or "test"
+    split = config.split or ("test" if is_own(folder, config.data) else "all")
     source = opened.source if split == "all" else opened.source.select(split)
     if not len(source):
         raise UserError(f"{data}: has no scans in the {split} split; say split=... or data=...")

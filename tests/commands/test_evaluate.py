@@ -13,8 +13,10 @@ from PIL import Image
 
 from oct_jax import CLASSES, load
 from oct_jax.commands import entry as command
+from oct_jax.commands.settings import PrepareConfig
 from oct_jax.data.manifest import read_manifest
 from oct_jax.data.phantom import PhantomSource
+from oct_jax.data.prepare import prepare
 from oct_jax.evaluate import main
 
 
@@ -95,6 +97,24 @@ def test_scans_that_fitted_the_rule_are_told_apart(run, tmp_path, monkeypatch, c
     assert "chose the run's epoch or its thresholds" in capsys.readouterr().out
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["chose_epoch_or_thresholds"] == report["scans"]
+
+
+@pytest.mark.parametrize("split", [None, "test"])
+def test_all_scans_of_another_prepared_set_are_used(run, tmp_path, monkeypatch, split):
+    folder = shutil.copytree(run, tmp_path / "run")
+    clinic = write_scans(tmp_path / "clinic", 4, dict(zip(CLASSES, CLASSES, strict=True)))
+    prepare(PrepareConfig(root=str(clinic), out=str(tmp_path / "prepared")))
+    records = read_manifest(tmp_path / "prepared" / "manifest.csv")
+    wanted = [record for record in records if split in (None, record.split)]
+    if split is None:
+        words = (f"run={folder}", f"data={tmp_path / 'prepared'}")
+        assert call(monkeypatch, "recalibrate", *words) == 0
+        assert len(load(folder).rule.records) == len(records)
+        shutil.rmtree(folder / "frozen" / "decision")
+    words = (f"run={folder}", f"data={tmp_path / 'prepared'}", f"out={tmp_path}", "resamples=10")
+    assert call(monkeypatch, *words, *([f"split={split}"] if split else [])) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["scans"] == len(wanted)
 
 
 def test_recalibration_says_what_its_scans_are_too_few_for(run, tmp_path, monkeypatch, capsys):

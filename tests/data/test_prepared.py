@@ -139,6 +139,15 @@ def test_a_manifest_chooses_scans_and_splits_of_a_prepared_folder(forms, form, t
         opened(forms[form], tmp_path / "other.csv")
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_manifest_that_leaks_is_refused_for_a_prepared_folder_too(forms, form, tmp_path):
+    first, *rest = read_manifest(forms[form] / "manifest.csv")
+    other = next(record for record in rest if record.split != first.split)
+    write_manifest([replace(first, patient=other.patient), *rest], tmp_path / "leaky.csv")
+    with pytest.raises(UserError, match="1 patients are in more than one split"):
+        opened(forms[form], tmp_path / "leaky.csv")
+
+
 @pytest.mark.parametrize(
     ("form", "name", "content"),
     [

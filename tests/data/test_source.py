@@ -123,8 +123,19 @@ def test_manifest_must_be_usable(own, tmp_path):
     assert "1 patients are in more than one split" in told(
         [replace(first, patient=other.patient), *rest]
     )
+    assert "1 files have a byte-identical copy in another split" in told(
+        [replace(first, sha256=other.sha256), *rest]
+    )
     assert "1 missing" in told([replace(first, path="CNV/none.png"), *rest])
     assert "1 changed" in told([replace(first, sha256="0" * 64), *rest])
+
+
+def test_an_official_test_split_that_holds_all_training_scans_is_refused(official):
+    for scan in (official / "train" / "DME").iterdir():
+        copy = official / "test" / "DME" / f"DME-7{scan.name.split('-')[1]}-1.png"
+        copy.write_bytes(scan.read_bytes())
+    with pytest.raises(UserError, match="no training scans of DME are left"):
+        open_folder(official)
 
 
 def test_bad_scans(own):
