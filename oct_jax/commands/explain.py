@@ -70,7 +70,10 @@ def explain(words: Sequence[str], config: ExplainConfig, console: Console) -> No
       UserError: no run, no scans; or, after all others are done, the scans that failed.
     """
     out = None if config.out is None else Path(config.out).expanduser()
-    tasks, folders = find_tasks(words, out)
+    found = find_tasks(words, out)
+    for line in found.lines():
+        console.print(line, markup=False)
+    tasks, folders = found.tasks, found.folders
     trained = _open_run(config)
     failed: list[str] = []
     tiles: dict[Path, tuple[np.ndarray, str]] = {}
@@ -144,7 +147,7 @@ def _open_run(config: ExplainConfig) -> Trained:
 
 
 def _explain_chunk(
-    tasks: list[Task],
+    tasks: Sequence[Task],
     trained: Trained,
     config: ExplainConfig,
     console: Console,
@@ -248,7 +251,9 @@ def _tell(
 
 
 def _caption(scan: Path, one: Explanation) -> str:
-    return f"{one.prediction.label} {one.prediction.probabilities.max():.0%} {scan.name}"
+    # The font has letters for text alone, and a file's name may be any bytes.
+    name = scan.name.encode("utf-8", "replace").decode()
+    return f"{one.prediction.label} {one.prediction.probabilities.max():.0%} {name}"
 
 
 def _write_sheet(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from oct_jax.data.manifest import summarize
 from oct_jax.types import UserError
 
 SUFFIX = ".explained"
@@ -29,8 +30,30 @@ class Task:
     output: Path
 
 
-def find_tasks(words: Sequence[str], out: Path | None) -> tuple[list[Task], list[Path]]:
-    """The scans that the words name, each once, and the folders among the words.
+@dataclass(frozen=True)
+class Tasks:
+    """What the words on the command line name.
+
+    Attributes:
+      tasks: the scans, each once.
+      folders: those among the words.
+      skipped: files in the folders that are left out, because their ending is not a scan's.
+    """
+
+    tasks: tuple[Task, ...]
+    folders: tuple[Path, ...]
+    skipped: tuple[Path, ...]
+
+    def lines(self) -> list[str]:
+        """What a person should know, a line each."""
+        if not self.skipped:
+            return []
+        named = summarize([str(path) for path in self.skipped])
+        return [f"{len(self.skipped)} files skipped, whose endings are not {_endings()}: {named}"]
+
+
+def find_tasks(words: Sequence[str], out: Path | None) -> Tasks:
+    """Finds the scans that the words name.
 
     Args:
       words: files, folders (searched throughout) and glob patterns.
@@ -40,12 +63,15 @@ def find_tasks(words: Sequence[str], out: Path | None) -> tuple[list[Task], list
       UserError: a word names nothing, a folder holds no scans, or two scans would write one page.
     """
     tasks: dict[Path, Task] = {}
-    folders = []
+    folders, skipped = [], []
     for word in words:
+        if not word:
+            raise UserError("an empty argument names no scan; give a scan, a folder or a pattern")
         path = Path(word).expanduser()
         if path.is_dir():
             folders.append(path)
             found, root = _scans_in(path), path
+            skipped += _skipped_in(path)
         elif glob.has_magic(word) and not path.exists():
             found, root = [Path(match) for match in sorted(glob.glob(str(path)))], None
             found = [match for match in found if _is_scan(match)]
@@ -60,7 +86,7 @@ def find_tasks(words: Sequence[str], out: Path | None) -> tuple[list[Task], list
             if out is not None and root is not None:
                 where = out / scan.parent.relative_to(root)
             tasks.setdefault(scan.resolve(), Task(scan, where / scan.stem))
-    return _told_apart(list(tasks.values())), folders
+    return Tasks(tuple(_told_apart(list(tasks.values()))), tuple(folders), tuple(skipped))
 
 
 def _scans_in(folder: Path) -> list[Path]:
@@ -70,9 +96,21 @@ def _scans_in(folder: Path) -> list[Path]:
     return found
 
 
+def _skipped_in(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() not in _SCAN_SUFFIXES and not _is_ours(path) and path.is_file()
+    )
+
+
 def _is_scan(path: Path) -> bool:
-    ours = path.stem.endswith(SUFFIX) or path.name.startswith(".")
-    return path.suffix.lower() in _SCAN_SUFFIXES and not ours and path.is_file()
+    return path.suffix.lower() in _SCAN_SUFFIXES and not _is_ours(path) and path.is_file()
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether `explain` wrote a file, or it is hidden."""
+    return path.stem.endswith(SUFFIX) or path.name.startswith(".")
 
 
 def _endings() -> str:

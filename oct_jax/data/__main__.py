@@ -13,7 +13,8 @@ from oct_jax.types import UserError
 _USAGE = """Usage: python -m oct_jax.data audit ROOT [key=value ...]
        python -m oct_jax.data prepare ROOT out=FOLDER [key=value ...]
 
-audit    look for leaks, duplicates, damaged files and shortcuts; exit code 1 where splits leak
+audit    look for leaks, duplicates, damaged files and shortcuts; exit code 1 where
+         splits leak or one file has two labels
 prepare  build a data set's records, or its training cache, to be read fast ever after
 
 `audit --help` and `prepare --help` list the settings."""
@@ -23,7 +24,7 @@ def main(words: list[str]) -> None:
     """Runs `audit` or `prepare`.
 
     Raises:
-      SystemExit: with code 1, where an audit finds that the splits leak.
+      SystemExit: with code 1, where an audit finds a leak or one file under two labels.
     """
     name, *settings = words or ["--help"]
     if name in ("--help", "-h"):
@@ -47,7 +48,7 @@ def as_settings(words: Sequence[str]) -> list[str]:
 
 
 def run_audit(config: AuditConfig) -> None:
-    """Audits, tells, writes the report, and exits with 1 where the splits leak."""
+    """Audits, tells, writes the report, and exits with 1 where splits or labels are unsound."""
     from oct_jax.data.audit import audit, clean_records
     from oct_jax.data.manifest import write_manifest
     from oct_jax.reports.audit_page import fix, summary_lines, write_report
@@ -66,7 +67,7 @@ def run_audit(config: AuditConfig) -> None:
         )
     elif found.leaks:
         print(f"fix: {fix(found)}")
-    if found.leaks:
+    if found.leaks or found.contradictions:
         sys.exit(1)
 
 

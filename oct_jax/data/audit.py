@@ -195,6 +195,11 @@ class Audit:
         """Pictures that are in several splits."""
         return tuple(pair for pair in self.pairs if "split" in pair.across)
 
+    @cached_property
+    def contradictions(self) -> tuple[Pair, ...]:
+        """Byte-identical files that are filed under two classes: one of the labels is wrong."""
+        return tuple(pair for pair in self.pairs if pair.identical and "label" in pair.across)
+
     @property
     def leaks(self) -> bool:
         """Whether splits share patients or pictures, so that scores would be too good."""
@@ -221,7 +226,7 @@ def audit(
       progress: called with (what is done, done, total).
 
     Raises:
-      UserError: no such folder, no known layout, an empty class, or a file that vanished.
+      UserError: no such folder, no known layout, or a file that vanished.
     """
 
     def told(step: str) -> Callable[[int, int], None] | None:
@@ -229,7 +234,11 @@ def audit(
 
     root = Path(root).expanduser()
     listing = list_scans(
-        root, on_bad_scan="skip", require_all_classes=False, progress=told("checking files")
+        root,
+        on_bad_scan="skip",
+        require_all_classes=False,
+        allow_empty=True,
+        progress=told("checking files"),
     )
     measure_one = partial(_measure_file, root=root)
     measured = tuple(map_threads(measure_one, listing.records, told("measuring scans")))
@@ -308,6 +317,8 @@ def near_pairs(
     thumbnails also correlate by `NEAR_CORRELATION`. Every pair is compared, by blocks of words:
     100,000 scans are 5e9 comparisons of 64 bits.
     """
+    if not measured:
+        return []
     hashes = np.array([m.phash for m in measured], np.uint64)
     thumbnails = np.array([m.thumbnail for m in measured]).reshape(len(measured), -1)
     search = partial(_near_in_block, hashes, thumbnails)

@@ -87,6 +87,7 @@ def list_scans(
     *,
     on_bad_scan: Literal["refuse", "skip"] = "refuse",
     require_all_classes: bool = True,
+    allow_empty: bool = False,
     other_labels: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Listing:
@@ -99,6 +100,7 @@ def list_scans(
       on_bad_scan: "refuse" raises if a file is unreadable or named after another class than its
         folder's; "skip" drops such files and lists them.
       require_all_classes: whether every split must have all of `CLASSES`.
+      allow_empty: whether class folders may hold no scan, or none that can be used.
       other_labels: names of folders beside those of the classes; their scans have the label "".
       progress: called with (done, total) as files are checked.
 
@@ -108,6 +110,8 @@ def list_scans(
     root = Path(root).expanduser()
     layout = _find_layout(root, (*CLASSES, *other_labels))
     _check_layout(layout, root, require_all_classes)
+    if not allow_empty:
+        _check_nothing_empty(layout)
     files = [file for folder in layout.folders for file in _files(folder)]
     check = partial(_check_file, root=root)
     results = list(map_threads(check, files, progress))
@@ -119,7 +123,8 @@ def list_scans(
             "mend or remove them, or drop and record them with on_bad_scan=skip"
         )
     records = tuple(sorted((r for r in results if isinstance(r, Record)), key=lambda r: r.path))
-    _check_nothing_emptied(layout, records, root)
+    if not allow_empty:
+        _check_nothing_emptied(layout, records)
     return Listing(
         records=records,
         official=layout.splits != ("",),
@@ -210,12 +215,15 @@ def _check_layout(layout: _Layout, root: Path, require_all_classes: bool) -> Non
         missing = [label for label in CLASSES if label not in present]
         if missing and require_all_classes:
             raise UserError(f"{root / split} has no folder {' and no '.join(missing)}")
+
+
+def _check_nothing_empty(layout: _Layout) -> None:
     for folder in layout.folders:
         if not _files(folder):
             raise UserError(f"{folder.paths[0]} holds no scans")
 
 
-def _check_nothing_emptied(layout: _Layout, records: tuple[Record, ...], root: Path) -> None:
+def _check_nothing_emptied(layout: _Layout, records: tuple[Record, ...]) -> None:
     left = {(record.split, _key(Path(record.path).parent)) for record in records}
     for folder in layout.folders:
         if (folder.split, folder.label.casefold()) not in left:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
@@ -30,6 +30,9 @@ from oct_jax.types import Resize, UserError
 DESCRIPTION, MANIFEST, RECORDS, SCANS = "prepared.json", "manifest.csv", "records", "scans.npy"
 FORMAT = 1
 
+Made: TypeAlias = tuple[int, int]
+"""Of the description in a prepared folder: inode, and time of its last change in nanoseconds."""
+
 
 @dataclass(frozen=True)
 class PreparedSource:
@@ -39,11 +42,13 @@ class PreparedSource:
       folder: the prepared folder.
       records: one for each scan.
       places: of each scan, the stored split and its index therein.
+      made: identifies the records.
     """
 
     folder: Path
     records: tuple[Record, ...]
     places: tuple[tuple[str, int], ...]
+    made: Made
 
     @property
     def labels(self) -> LabelBatch:
@@ -56,7 +61,7 @@ class PreparedSource:
     def read(self, index: int) -> ScanArray:
         """Decodes scan `index`."""
         split, position = self.places[index]
-        stored = _open_records(self.folder)[split][position]
+        stored = _open_records(self.folder, self.made)[split][position]
         return decode_scan(stored["image"], self.records[index].path)
 
     def select(self, split: str) -> PreparedSource:
@@ -79,6 +84,8 @@ class CachedSource:
       rows: of each scan, its row in `scans.npy`.
       size: side of the stored scans.
       resize: how they were made square.
+      first: where the first scan begins in the file, bytes.
+      made: identifies the cache.
     """
 
     folder: Path
@@ -86,6 +93,8 @@ class CachedSource:
     rows: tuple[int, ...]
     size: int
     resize: Resize
+    first: int
+    made: Made
 
     @property
     def labels(self) -> LabelBatch:
@@ -120,10 +129,13 @@ class CachedSource:
 
     def read_resized(self, index: int) -> UInt8[np.ndarray, "size size"]:
         """Scan `index` as `resize_scan` made it."""
-        handle, offset = _open_scans(self.folder)
         count = self.size * self.size
         # Read, not mapped: the pages of a map count as this process's memory and never leave it.
-        data = os.pread(handle, count, offset + self.rows[index] * count)
+        # Opened each time, 10 microseconds: no handle is shared by threads or outlives the file.
+        with (self.folder / SCANS).open("rb", buffering=0) as file:
+            _refuse_remade(self.folder, self.made)
+            file.seek(self.first + self.rows[index] * count)
+            data = file.read(count)
         return np.frombuffer(data, np.uint8).reshape(self.size, self.size)
 
     def select(self, split: str) -> CachedSource:
@@ -157,7 +169,7 @@ def open_prepared(
       UserError: the folder is damaged or of another version, lacks scans of the manifest, or the
         splits leak.
     """
-    description = _describe(folder)
+    description, made = _describe(folder), _made(folder)
     stored = read_split_manifest(folder / MANIFEST)
     records = read_split_manifest(manifest) if manifest else stored
     row_of = {(record.path, record.sha256): row for row, record in enumerate(stored)}
@@ -170,11 +182,13 @@ def open_prepared(
     rows = [row_of[record.path, record.sha256] for record in records]
     if description["kind"] == "cache":
         size, resize = description["size"], description["resize"]
-        _check_scans(folder, len(stored), size)
-        return CachedSource(folder, records, tuple(rows), size, resize), description
-    _open_records(folder)
+        first = _check_scans(folder, len(stored), size)
+        source = CachedSource(folder, records, tuple(rows), size, resize, first, made)
+        return source, description
+    _open_records(folder, made)
     places = _places(stored)
-    return PreparedSource(folder, records, tuple(places[row] for row in rows)), description
+    chosen = tuple(places[row] for row in rows)
+    return PreparedSource(folder, records, chosen, made), description
 
 
 def _describe(folder: Path) -> Mapping[str, Any]:
@@ -200,9 +214,15 @@ def _places(stored: tuple[Record, ...]) -> list[tuple[str, int]]:
 
 
 @cache
-def _open_records(folder: Path) -> Mapping[str, Any]:
+def _open_records(folder: Path, made: Made) -> Mapping[str, Any]:
+    """The records' splits; open as long as the process, and opened anew where they were made anew.
+
+    Raises:
+      UserError: damaged, or no longer those that the scans were listed from.
+    """
     import tensorflow_datasets as tfds  # takes a second, and only this kind needs it
 
+    _refuse_remade(folder, made)
     try:
         (built,) = (folder / RECORDS).glob("oct_kermany/prepared/*")
         builder: Any = tfds.builder_from_directory(built)
@@ -216,16 +236,19 @@ def _open_records(folder: Path) -> Mapping[str, Any]:
         raise UserError(f"{folder}: damaged records ({reason}); prepare it again") from error
 
 
-@cache
-def _open_scans(folder: Path) -> tuple[int, int]:
-    """A file handle on the scans, open as long as the process, and where the first one begins."""
-    with (folder / SCANS).open("rb") as file:
-        np.lib.format.read_magic(file)
-        np.lib.format.read_array_header_1_0(file)
-        return os.dup(file.fileno()), file.tell()
+def _made(folder: Path) -> Made:
+    """What tells a prepared folder from one that was made anew under the same name."""
+    status = (folder / DESCRIPTION).stat()
+    return status.st_ino, status.st_mtime_ns
 
 
-def _check_scans(folder: Path, count: int, size: int) -> None:
+def _refuse_remade(folder: Path, made: Made) -> None:
+    if _made(folder) != made:
+        raise UserError(f"{folder} was made anew while it was read; start again")
+
+
+def _check_scans(folder: Path, count: int, size: int) -> int:
+    """Where the first scan begins in the file, bytes."""
     try:
         scans = np.load(folder / SCANS, mmap_mode="r")
     except (OSError, ValueError) as error:
@@ -235,3 +258,4 @@ def _check_scans(folder: Path, count: int, size: int) -> None:
             f"{folder / SCANS} is {scans.dtype} of shape {scans.shape}, not uint8 of "
             f"{(count, size, size)}; prepare it again"
         )
+    return scans.offset

@@ -190,8 +190,8 @@ def _recipe(default: Recipe, metadata: Mapping[str, str], path: Path) -> Recipe:
         padding=said("padding", paddings.__getitem__, default.padding),
         bn_epsilon=said("bn_epsilon", _positive, default.bn_epsilon),
         bn_momentum=default.bn_momentum,
-        mean=said("mean", _channels, default.mean),
-        std=said("std", _channels, default.std),
+        mean=said("mean", _finite_channels, default.mean),
+        std=said("std", _positive_channels, default.std),
     )
 
 
@@ -201,9 +201,23 @@ def _positive(text: str) -> float:
     return float(text)
 
 
-def _channels(text: str) -> tuple[float, ...]:
+def _finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(text)
+    return float(text)
+
+
+def _positive_channels(text: str) -> tuple[float, ...]:
+    return _channels(text, _positive)
+
+
+def _finite_channels(text: str) -> tuple[float, ...]:
+    return _channels(text, _finite)
+
+
+def _channels(text: str, parse: Callable[[str], float]) -> tuple[float, ...]:
     """`"0.5"` for all three channels, or `"0.485, 0.456, 0.406"`."""
-    values = tuple(_positive(part) for part in text.strip("[]()").split(","))
+    values = tuple(parse(part) for part in text.strip("[]()").split(","))
     if len(values) not in (1, 3):
         raise ValueError(text)
     return values * 3 if len(values) == 1 else values

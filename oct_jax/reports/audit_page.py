@@ -51,6 +51,12 @@ def summary_lines(audit: Audit) -> list[str]:
         lines.append(f"{split}: {sum(by_class.values())} scans ({told})")
     lines += _patient_lines(audit)
     lines += [f"{name}: {len(found)} pairs" + _across(found) for name, found in _kinds(audit)]
+    if audit.contradictions:
+        named = summarize([f"{p.first.path} = {p.second.path}" for p in audit.contradictions])
+        lines.append(
+            f"CONTRADICTION: {len(audit.contradictions)} files are byte-identical to a file of"
+            f" another class: {named}; correct or remove one of each"
+        )
     lines += _file_lines(audit)
     lines += _border_lines(audit.measured)
     lines += _shortcut_lines(audit)
@@ -65,6 +71,7 @@ def as_json(audit: Audit) -> dict[str, Any]:
         "root": str(audit.root),
         "release": audit.release,
         "leaks": audit.leaks,
+        "contradictions": [[p.first.path, p.second.path] for p in audit.contradictions],
         "counts": audit.counts,
         "patients": len(audit.scans_per_patient),
         "scans_per_patient": dict(sorted(Counter(audit.scans_per_patient.values()).items())),
@@ -117,7 +124,8 @@ def as_html(audit: Audit) -> str:
         sections.append(f"<p>Clean splits: <code>{html.text(fix(audit))}</code></p>")
     sections += ["<h2>Summary</h2>", html.items(summary_lines(audit)[:-1])]
     sections += ["<h2>Scans by split and class</h2>", _counts_table(audit)]
-    sections += ["<h2>Sizes</h2>", html.picture(_size_chart(audit.measured), "png")]
+    if audit.measured:
+        sections += ["<h2>Sizes</h2>", html.picture(_size_chart(audit.measured), "png")]
     sections += ["<h2>What each class looks like</h2>", *_class_sheets(audit)]
     worst = sorted(audit.pairs, key=lambda pair: (-len(pair.across), -pair.correlation))
     if worst:
@@ -134,6 +142,8 @@ def as_html(audit: Audit) -> str:
 
 def _patient_lines(audit: Audit) -> list[str]:
     per_patient = sorted(audit.scans_per_patient.values())
+    if not per_patient:
+        return ["no readable scans"]
     lines = [
         f"patients: {len(per_patient)}, with {per_patient[0]} to {per_patient[-1]} scans each "
         f"(median {per_patient[len(per_patient) // 2]})"

@@ -13,7 +13,6 @@ from PIL import Image
 
 from oct_jax import CLASSES, load
 from oct_jax.commands import entry as command
-from oct_jax.commands.settings import PrepareConfig
 from oct_jax.data.manifest import read_manifest
 from oct_jax.data.phantom import PhantomSource
 from oct_jax.data.prepare import prepare
@@ -103,7 +102,7 @@ def test_scans_that_fitted_the_rule_are_told_apart(run, tmp_path, monkeypatch, c
 def test_all_scans_of_another_prepared_set_are_used(run, tmp_path, monkeypatch, split):
     folder = shutil.copytree(run, tmp_path / "run")
     clinic = write_scans(tmp_path / "clinic", 4, dict(zip(CLASSES, CLASSES, strict=True)))
-    prepare(PrepareConfig(root=str(clinic), out=str(tmp_path / "prepared")))
+    prepare(str(clinic), str(tmp_path / "prepared"))
     records = read_manifest(tmp_path / "prepared" / "manifest.csv")
     wanted = [record for record in records if split in (None, record.split)]
     if split is None:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 import sys
 
@@ -61,6 +62,14 @@ def test_a_folder_gets_a_contact_sheet_and_a_bad_scan_stops_no_other(
     pages = {f"{name}.explained.{end}" for name in ("a", "b", "more/c") for end in ("png", "json")}
     assert written == pages | {"contact-sheet.explained.png"}
     assert not list(scans.rglob("*.explained.*"))
+
+
+def test_a_name_that_is_not_utf8_stops_no_other_scan(run, scans, tmp_path, monkeypatch, capsys):
+    os.rename(os.fsencode(scans / "a.png"), os.fsencode(scans) + b"/a\xff.png")
+    (scans / "notes.txt").write_text("")
+    assert call(monkeypatch, scans, f"run={run}", f"out={tmp_path / 'out'}") == 0
+    assert len(list((tmp_path / "out").rglob("*.explained.json"))) == 3
+    assert "1 files skipped" in capsys.readouterr().out
 
 
 def test_pictures_of_every_kind(run, tmp_path, monkeypatch):

@@ -128,6 +128,35 @@ def test_damaged_and_misnamed_files_are_found(clean):
     assert odd == {"CNV-9002-1.jpg": "PNG called .jpg", "CNV-9003-1.png": "colour mode RGBA"}
 
 
+def test_a_folder_of_damaged_scans_only_is_audited(clean):
+    for path in (clean / "train" / "DME").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    (clean / "train" / "CNV" / "empty").mkdir()
+    found = audit(clean)
+    assert len(found.listing.bad) == PATIENTS
+    assert found.counts["train"]["DME"] == 0
+    assert any(f"{PATIENTS} files unusable" in line for line in summary_lines(found))
+    for path in clean.rglob("*.jpeg"):
+        path.write_bytes(b"")
+    found = audit(clean)
+    assert "no readable scans" in summary_lines(found)
+    assert "the file is empty" in as_html(found)
+
+
+def test_one_file_under_two_labels_is_an_error(tmp_path):
+    make_classes(tmp_path / "scans", 1)
+    original = tmp_path / "scans" / "CNV" / "CNV-4-1.jpeg"
+    copy = tmp_path / "scans" / "DME" / "DME-4-2.jpeg"
+    copy.write_bytes(original.read_bytes())
+    (pair,) = audit(tmp_path / "scans").contradictions
+    assert pair.across == ("label",)
+    result = command("audit", "scans", cwd=tmp_path)
+    assert result.returncode == 1, result.stderr
+    assert "CONTRADICTION: 1 files are byte-identical to a file of another class" in result.stdout
+    report = json.loads((tmp_path / "audit" / "audit.json").read_text())
+    assert report["contradictions"] == [["CNV/CNV-4-1.jpeg", "DME/DME-4-2.jpeg"]]
+
+
 @pytest.mark.parametrize("shortcut", ["width", "border"])
 def test_a_shortcut_is_found_and_named(tmp_path, shortcut):
     make_classes(tmp_path, 1, lambda label: 96 if shortcut == "width" and label == "DME" else 64)

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from test_prepare import make, make_scans
 from oct_jax.data.datasets import open_data
 from oct_jax.data.loader import augmented_views, in_order, training_stream
 from oct_jax.data.manifest import read_manifest, write_manifest
-from oct_jax.data.preprocess import Preprocess
+from oct_jax.data.preprocess import Preprocess, resize_scan
+from oct_jax.data.readers import read_scan
 from oct_jax.data.source import Source
 from oct_jax.data.strengths import Augment
 from oct_jax.types import UserError
@@ -124,6 +126,30 @@ def test_sources_pickle_and_are_read_from_many_threads(forms, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_a_folder_made_anew_is_read_anew(forms, form, tmp_path):
+    read = "read" if form == "records" else "read_resized"
+    shutil.copytree(forms[form], tmp_path / "prepared")
+    earlier = opened(tmp_path / "prepared").source
+    getattr(earlier, read)(0)
+    shutil.rmtree(tmp_path / "prepared")
+    make_scans(tmp_path / "folder", patients=9)
+    make(tmp_path / "folder", tmp_path / "records")
+    if form == "cache":
+        make(tmp_path / "records", tmp_path / "prepared", cache=True, size=32)
+    else:
+        (tmp_path / "records").rename(tmp_path / "prepared")
+    source = opened(tmp_path / "prepared").source
+    assert len(source) == 36
+    for index, record in enumerate(source.records):
+        scan = read_scan(tmp_path / "folder" / record.path)
+        expected = scan if form == "records" else resize_scan(scan, PREPROCESS)
+        np.testing.assert_array_equal(getattr(source, read)(index), expected)
+    if form == "cache":
+        with pytest.raises(UserError, match="made anew while it was read"):
+            earlier.read_resized(0)
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_a_manifest_chooses_scans_and_splits_of_a_prepared_folder(forms, form, tmp_path):
     records = read_manifest(forms[form] / "manifest.csv")
     chosen = [replace(record, split="train") for record in records[::3]]
@@ -158,8 +184,6 @@ def test_a_manifest_that_leaks_is_refused_for_a_prepared_folder_too(forms, form,
     ],
 )
 def test_a_damaged_folder_is_one_line(forms, tmp_path, form, name, content):
-    import shutil
-
     shutil.copytree(forms[form], tmp_path / "damaged")
     (tmp_path / "damaged" / name).write_bytes(content)
     with pytest.raises(UserError, match=r"prepare") as raised:

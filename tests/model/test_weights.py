@@ -230,11 +230,11 @@ def test_recipes_are_the_publishers():
 
 def test_metadata_overrule_the_recipe(tmp_path):
     arrays = seeded_checkpoint(shapes_of("timm_minimalistic"))
-    said = {"padding": "symmetric", "bn_epsilon": "1e-5", "mean": "0.1,0.2,0.3", "std": "0.25"}
+    said = {"padding": "symmetric", "bn_epsilon": "1e-5", "mean": "0,-0.2,0.3", "std": "0.25"}
     pretrained = load_weights(str(write(tmp_path, "timm", arrays, **said)), seed=0)
     assert pretrained.config.padding == "symmetric"
     assert pretrained.config.bn_epsilon == 1e-5
-    assert pretrained.mean == (0.1, 0.2, 0.3)
+    assert pretrained.mean == (0, -0.2, 0.3)
     assert pretrained.std == (0.25, 0.25, 0.25)
 
 
