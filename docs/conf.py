@@ -10,7 +10,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from oct_jax.commands import settings as config
+from oct_jax.commands import parsing, settings
 
 project = "oct_jax"
 author = "the oct_jax authors"
@@ -80,7 +80,7 @@ class Settings(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """A definition list, as `--help` tells it."""
         rows = nodes.definition_list()
-        for key in config.keys_of(getattr(config, self.arguments[0])):
+        for key in parsing.keys_of(getattr(settings, self.arguments[0])):
             name = nodes.term("", "", nodes.literal(text=key.name))
             told = f"{key.doc} ({key.choices}; default: {key.default})"
             rows += nodes.definition_list_item(

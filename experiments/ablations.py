@@ -25,7 +25,7 @@ from scipy.stats import rankdata
 
 from oct_jax import CLASSES, UserError
 from oct_jax.commands import entry as command
-from oct_jax.commands.settings import split_words
+from oct_jax.commands.parsing import split_words
 from oct_jax.data.kermany import list_scans
 from oct_jax.data.manifest import Record, write_manifest
 from oct_jax.data.split import grouped_folds

@@ -48,7 +48,8 @@ from rich.console import Console
 from oct_jax import load
 from oct_jax.commands import entry as command
 from oct_jax.commands.evaluate import outputs_of
-from oct_jax.commands.settings import EvaluateConfig, TrainConfig, flatten, parse
+from oct_jax.commands.parsing import flatten, parse
+from oct_jax.commands.settings import EvaluateConfig, TrainConfig
 from oct_jax.commands.train import train
 from oct_jax.data.datasets import PHANTOM
 from oct_jax.data.preprocess import Preprocess, normalise

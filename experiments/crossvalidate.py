@@ -21,7 +21,7 @@ from folds import same_words, stage_words, test_run, train_finetune, train_froze
 from rich.console import Console
 
 from oct_jax.commands import entry as command
-from oct_jax.commands.settings import split_words
+from oct_jax.commands.parsing import split_words
 from oct_jax.data.kermany import list_scans
 from oct_jax.data.manifest import write_manifest
 from oct_jax.data.split import grouped_folds

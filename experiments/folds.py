@@ -19,7 +19,8 @@ from oct_jax.commands.train import train
 from oct_jax.data.source import FolderSource
 from oct_jax.decision.rule import decide
 from oct_jax.files import read_json, write_json
-from oct_jax.runs.folder import STAGES, read_settings
+from oct_jax.runs.folder import read_settings
+from oct_jax.runs.paths import STAGES
 from oct_jax.runs.scans import open_labelled
 from oct_jax.types import CLASSES, UserError
 

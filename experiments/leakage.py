@@ -23,7 +23,7 @@ from rich.console import Console
 
 from oct_jax import CLASSES, UserError, load
 from oct_jax.commands import entry as command
-from oct_jax.commands.settings import split_words
+from oct_jax.commands.parsing import split_words
 from oct_jax.data.kermany import OWN_GROUP, list_scans
 from oct_jax.data.manifest import Record, write_manifest
 from oct_jax.data.split import split_records

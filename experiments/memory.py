@@ -22,7 +22,8 @@ import optax
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
-from oct_jax.commands.settings import TrainConfig, split_words
+from oct_jax.commands.parsing import split_words
+from oct_jax.commands.settings import TrainConfig
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
 from oct_jax.model.protocol import build

@@ -31,7 +31,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from oct_jax.commands.settings import split_words
+from oct_jax.commands.parsing import split_words
 from oct_jax.data import loader
 from oct_jax.data.datasets import open_data
 from oct_jax.data.loader import prefetch, training_stream

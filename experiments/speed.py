@@ -40,7 +40,8 @@ import optax
 from flax import nnx
 
 from oct_jax.commands.entry import keep_freed_memory
-from oct_jax.commands.settings import TrainConfig, split_words
+from oct_jax.commands.parsing import split_words
+from oct_jax.commands.settings import TrainConfig
 from oct_jax.data.loader import feature_stream, prefetch
 from oct_jax.data.phantom import draw_anatomy, phantom_scan
 from oct_jax.data.preprocess import Preprocess

@@ -21,7 +21,8 @@ from rich.progress import track
 
 from oct_jax import CLASSES, UserError, load
 from oct_jax.commands import entry as command
-from oct_jax.commands.settings import EvaluateConfig, split_words
+from oct_jax.commands.parsing import split_words
+from oct_jax.commands.settings import EvaluateConfig
 from oct_jax.files import write_atomic, write_json
 from oct_jax.runs.scans import open_labelled
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from oct_jax import CLASSES
-from oct_jax.commands.settings import TrainConfig, parse
+from oct_jax.commands.parsing import parse
+from oct_jax.commands.settings import TrainConfig
 from oct_jax.data.phantom import PhantomSource
 from oct_jax.metrics.classification import figures
 

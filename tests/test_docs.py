@@ -12,9 +12,10 @@ import pytest
 from narrow_run import make_run
 from PIL import Image
 
+from oct_jax.commands import cli
 from oct_jax.commands import settings as configs
-from oct_jax.commands.settings import parse
-from oct_jax.data.__main__ import as_settings
+from oct_jax.commands.cli import as_settings
+from oct_jax.commands.parsing import parse
 from oct_jax.data.phantom import PhantomSource
 
 ROOT = Path(__file__).parent.parent
@@ -122,8 +123,7 @@ class Command:
         if (self.room, *self.words[:1]) == ("export", "verify"):
             assert not importlib.import_module("oct_jax.export.verify").main(list(self.words[1:]))
         else:
-            door = "evaluate" if self.room == "evaluate" else f"{self.room}.__main__"
-            importlib.import_module(f"oct_jax.{door}").main(list(self.words))
+            getattr(cli, self.room)(list(self.words))
 
 
 def recipes() -> dict[str, tuple[str, ...] | None]:

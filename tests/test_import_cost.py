@@ -33,3 +33,13 @@ def test_a_wrong_argument_and_help_import_nothing_heavy(command, argument, code)
     module, *name = command.split()
     words = ("-m", f"oct_jax.{module}", *name, argument)
     assert imported_by(*words, code=code).isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "evaluate recalibrate", "explain", "export"])
+def test_a_run_that_is_not_there_is_reported_before_anything_heavy_is_imported(command, tmp_path):
+    module, *words = command.split()
+    words += [f"run={tmp_path}"]
+    if module == "explain":
+        (tmp_path / "a.png").touch()
+        words.insert(0, str(tmp_path / "a.png"))
+    assert imported_by("-m", f"oct_jax.{module}", *words, code=2).isdisjoint(HEAVY)

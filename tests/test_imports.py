@@ -29,6 +29,7 @@ DOORS = ("evaluate",)
 NOT_YET = {
     ("export/bundle.py", "oct_jax.commands.settings"),
     ("metrics/evaluation.py", "oct_jax.runs.scans"),
+    ("runs/folder.py", "oct_jax.commands.parsing"),
     ("runs/folder.py", "oct_jax.commands.settings"),
     ("runs/scans.py", "oct_jax.commands.settings"),
     ("train/optimizer.py", "oct_jax.commands.settings"),

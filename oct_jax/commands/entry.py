@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from oct_jax.cache import keep_compiled_programs
-from oct_jax.commands.settings import HelpRequested
+from oct_jax.commands.parsing import HelpRequested
 from oct_jax.types import UserError
 
 if TYPE_CHECKING:
@@ -83,7 +83,10 @@ def environment_error(error: BaseException) -> str | None:
 
 
 def make_console(*, quiet: bool = False) -> Console:
-    """The console of a command: paths stay on one line, and a closed pipe is an error."""
+    """The console of a command; a closed pipe is an error.
+
+    Text is printed as it is: paths stay on one line, and `[x]` or `:x:` in one is no markup.
+    """
     from rich.console import Console
 
     class PipeConsole(Console):
@@ -91,7 +94,7 @@ def make_console(*, quiet: bool = False) -> Console:
             self.quiet = True
             raise  # Rich would exit without a word; `run` reports it
 
-    return PipeConsole(soft_wrap=True, highlight=False, quiet=quiet)
+    return PipeConsole(soft_wrap=True, highlight=False, markup=False, emoji=False, quiet=quiet)
 
 
 def _run(command: Callable[[list[str]], None]) -> int:

@@ -28,7 +28,8 @@ from oct_jax.files import write_atomic, write_json
 from oct_jax.metrics.evaluation import Evaluated, appraise, parse_prevalence
 from oct_jax.model.inference import Outputs, predict_source
 from oct_jax.reports.evaluation_page import to_html, to_lines
-from oct_jax.runs.load import latest_run, load
+from oct_jax.runs.load import load
+from oct_jax.runs.paths import find_run
 from oct_jax.runs.scans import (
     Labelled,
     find_overlap,
@@ -46,7 +47,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> Evaluated:
     Raises:
       UserError: no run, no scans, scans that the run was trained on, or a setting that is wrong.
     """
-    folder = _run_of(config.run)
+    folder = find_run(config.run)
     prevalence = parse_prevalence(config.prevalence)
     classifier = load(folder)
     labelled = open_labelled(folder, config)
@@ -86,7 +87,7 @@ def recalibrate(config: RecalibrateConfig, console: Console) -> None:
     Raises:
       UserError: no run, no scans, or scans that the run was trained on.
     """
-    folder = _run_of(config.run)
+    folder = find_run(config.run)
     classifier = load(folder)
     split = "calibration" if is_own(folder, config.data) else None
     where = EvaluateConfig(
@@ -173,10 +174,6 @@ def predictions_csv(found: Evaluated) -> str:
             cells.append("" if np.isnan(score) else f"{score:.4f}")
         writer.writerow(cells)
     return text.getvalue()
-
-
-def _run_of(name: str | None) -> Path:
-    return latest_run() if name is None else Path(name).expanduser()
 
 
 def _folder_for(run: Path, labelled: Labelled) -> Path:

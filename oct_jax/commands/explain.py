@@ -26,7 +26,8 @@ from oct_jax.files import write_atomic, write_json
 from oct_jax.model.inference import BATCH_SIZES
 from oct_jax.reports.overlay import RESEARCH_USE, advice, certainty, encode_png, overlay, page
 from oct_jax.reports.picture import contact_sheet
-from oct_jax.runs.load import latest_run, load
+from oct_jax.runs.load import load
+from oct_jax.runs.paths import find_run
 from oct_jax.runs.verified import is_verified
 from oct_jax.types import CLASSES, UserError
 
@@ -134,7 +135,7 @@ def cautions(
 
 
 def _open_run(config: ExplainConfig) -> Trained:
-    folder = latest_run() if config.run is None else Path(config.run).expanduser()
+    folder = find_run(config.run)
     classifier = load(folder)
     marks = []
     if classifier.synthetic:

@@ -51,7 +51,8 @@ from oct_jax.model.protocol import Variables
 from oct_jax.reports.overlay import RESEARCH_USE, encode_png, overlay
 from oct_jax.reports.picture import contact_sheet
 from oct_jax.runs.folder import read_run_config
-from oct_jax.runs.load import latest_run, load
+from oct_jax.runs.load import load
+from oct_jax.runs.paths import find_run
 from oct_jax.runs.verified import fingerprint, report_path
 from oct_jax.types import CLASSES, UserError
 
@@ -99,7 +100,7 @@ def report(config: ExplainReportConfig, console: Console) -> None:
     Raises:
       UserError: no trained run, or its data is gone or has no test scans.
     """
-    folder = latest_run() if config.run is None else Path(config.run).expanduser()
+    folder = find_run(config.run)
     classifier = load(folder)
     examples = read_examples(folder, classifier, config.scans)
     console.print(f"{len(examples.labels)} test scans of {folder}", markup=False)

@@ -42,7 +42,8 @@ from oct_jax.export.quantize import Quantized, left_out, search
 from oct_jax.export.verify import SUMS, mobile_usability, verify
 from oct_jax.files import read_json
 from oct_jax.runs.folder import read_run_config
-from oct_jax.runs.load import latest_run, load
+from oct_jax.runs.load import load
+from oct_jax.runs.paths import find_run
 from oct_jax.runs.verified import fingerprint
 from oct_jax.types import CLASSES, UserError
 
@@ -64,7 +65,7 @@ def export(config: ExportConfig, console: Console) -> Path:
       UserError: no trained run, a run that cannot be exported, or something of another kind where
         the bundle should go.
     """
-    run = latest_run() if config.run is None else Path(config.run).expanduser()
+    run = find_run(config.run)
     classifier = load(run)
     out = run / "export" if config.out is None else Path(config.out).expanduser()
     if out.exists() and not (out / SUMS).is_file():

@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 
 from oct_jax.model.protocol import Variables
 from oct_jax.runs.checksums import ChecksummedPath, damage_of
+from oct_jax.runs.paths import has_best, is_step
 from oct_jax.types import UserError
 
 # Orbax reports each save and every handler it has to guess at WARNING.
@@ -56,16 +57,6 @@ def restore_best(stage_folder: Path, variables: Variables) -> tuple[Variables, d
                 f" ({' '.join(str(error).split())[:200]})"
             ) from error
     return Variables(**restored["variables"]), restored["meta"]
-
-
-def has_best(stage_folder: Path) -> bool:
-    """Whether the stage has a whole best checkpoint."""
-    return any(is_step(entry) for entry in (stage_folder / "best").glob("*"))
-
-
-def is_step(entry: Path) -> bool:
-    """Whether a folder has the name of a whole checkpoint: the number of its step."""
-    return entry.name.isdecimal()
 
 
 def best_manager(stage_folder: Path, *, read_only: bool = False) -> ocp.CheckpointManager:

@@ -25,16 +25,16 @@ from typing import Any
 import chz
 import jax
 
-from oct_jax.commands.settings import FREE_ON_RESUME, RUN_WIDE, TrainConfig, flatten, parse
+from oct_jax.commands.parsing import flatten, parse
+from oct_jax.commands.settings import FREE_ON_RESUME, RUN_WIDE, TrainConfig
 from oct_jax.data.datasets import PHANTOM
 from oct_jax.data.manifest import Record, write_manifest
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.files import read_json, write_json
 from oct_jax.model.backbones import DEFAULT, config_class
 from oct_jax.model.protocol import ModelConfig
+from oct_jax.runs.paths import STAGES
 from oct_jax.types import UserError
-
-STAGES = ("frozen", "finetune")
 
 
 @dataclass(frozen=True)

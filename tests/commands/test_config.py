@@ -6,14 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oct_jax.commands.settings import (
-    HelpRequested,
-    TrainConfig,
-    flatten,
-    keys_of,
-    parse,
-    unflatten,
-)
+from oct_jax.commands.parsing import HelpRequested, flatten, keys_of, parse, unflatten
+from oct_jax.commands.settings import TrainConfig
 from oct_jax.types import UserError
 
 STAGE = st.sampled_from(["frozen", "finetune"])

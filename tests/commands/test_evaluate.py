@@ -13,10 +13,10 @@ from PIL import Image
 
 from oct_jax import CLASSES, load
 from oct_jax.commands import entry as command
+from oct_jax.commands.cli import evaluate as main
 from oct_jax.data.manifest import read_manifest
 from oct_jax.data.phantom import PhantomSource
 from oct_jax.data.prepare import prepare
-from oct_jax.evaluate import main
 
 
 @pytest.fixture(scope="module")

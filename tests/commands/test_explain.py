@@ -14,13 +14,14 @@ from narrow_run import make_run
 from PIL import Image
 
 from oct_jax.commands import entry as command
+from oct_jax.commands.cli import explain as main
 from oct_jax.commands.explain import EMPTY, TRAINED_ON, cautions
 from oct_jax.commands.settings import ExplainConfig
 from oct_jax.data.manifest import read_manifest, write_manifest
 from oct_jax.data.phantom import PhantomSource
-from oct_jax.explain.__main__ import main
 from oct_jax.files import write_json
-from oct_jax.runs.load import latest_run, load
+from oct_jax.runs.load import load
+from oct_jax.runs.paths import latest_run
 from oct_jax.runs.verified import fingerprint, is_verified, report_path
 from oct_jax.types import CLASSES, UserError
 

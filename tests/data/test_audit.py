@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from oct_jax.commands.cli import as_settings
 from oct_jax.data import audit as audit_module
-from oct_jax.data.__main__ import as_settings
 from oct_jax.data.audit import audit, clean_records
 from oct_jax.data.manifest import read_manifest
 from oct_jax.data.split import leaking_patients

@@ -1,0 +1,128 @@
+"""The commands, from the words of the command line to the work.
+
+Each reads and checks its words before it imports what does the work: JAX takes a second to import,
+and a mistake must not wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from oct_jax.commands.entry import make_console
+from oct_jax.commands.parsing import HelpRequested, parse, refuse_control_characters
+from oct_jax.commands.settings import (
+    AuditConfig,
+    EvaluateConfig,
+    ExplainConfig,
+    ExplainReportConfig,
+    ExportConfig,
+    PrepareConfig,
+    RecalibrateConfig,
+    TrainConfig,
+)
+from oct_jax.runs.paths import find_run
+from oct_jax.types import UserError
+
+_DATA_USAGE = """Usage: python -m oct_jax.data audit ROOT [key=value ...]
+       python -m oct_jax.data prepare ROOT out=FOLDER [key=value ...]
+
+audit    look for leaks, duplicates, damaged files and shortcuts; exit code 1 where
+         splits leak or one file has two labels
+prepare  build a data set's records, or its training cache, to be read fast ever after
+
+`audit --help` and `prepare --help` list the settings."""
+
+
+def train(words: list[str]) -> None:
+    """Trains one stage: `stage=frozen`, then `stage=finetune`."""
+    parse(TrainConfig, words, {})
+    from oct_jax.commands.train import train
+    from oct_jax.runs.folder import read_settings
+    from oct_jax.runs.processes import is_writer, join_processes
+
+    settings = read_settings(words)
+    join_processes(settings.distributed)
+    train(settings, make_console(quiet=not is_writer()))
+
+
+def evaluate(words: list[str]) -> None:
+    """Evaluates a run, or with `recalibrate` fits its decision rule to other scans."""
+    if words[:1] == ["recalibrate"]:
+        recalibration = parse(RecalibrateConfig, words[1:], {})
+        find_run(recalibration.run)
+        from oct_jax.commands.evaluate import recalibrate
+
+        recalibrate(recalibration, make_console())
+    else:
+        config = parse(EvaluateConfig, words, {})
+        find_run(config.run)
+        from oct_jax.commands.evaluate import evaluate
+
+        evaluate(config, make_console())
+
+
+def explain(words: list[str]) -> None:
+    """Explains scans, or with `report` tests a run's explanations."""
+    if words[:1] == ["report"]:
+        report_config = parse(ExplainReportConfig, words[1:], {})
+        find_run(report_config.run)
+        from oct_jax.commands.explain_report import report
+
+        report(report_config, make_console())
+        return
+    scans = [word for word in words if "=" not in word and not word.startswith("-")]
+    config = parse(ExplainConfig, [word for word in words if word not in scans], {})
+    _check_scans(scans)
+    find_run(config.run)
+    from oct_jax.commands.explain import explain
+
+    explain(scans, config, make_console())
+
+
+def export(words: list[str]) -> None:
+    """Writes a run as a bundle of ONNX files."""
+    config = parse(ExportConfig, words, {})
+    find_run(config.run)
+    from oct_jax.export.bundle import export
+
+    export(config, make_console())
+
+
+def data(words: list[str]) -> None:
+    """Runs `audit` or `prepare`.
+
+    Raises:
+      SystemExit: with code 1, where an audit finds a leak or one file under two labels.
+    """
+    name, *settings = words or ["--help"]
+    if name in ("--help", "-h"):
+        raise HelpRequested(_DATA_USAGE)
+    if name == "audit":
+        audit = parse(AuditConfig, as_settings(settings), {})
+        from oct_jax.commands.data import run_audit
+
+        run_audit(audit)
+    elif name == "prepare":
+        preparation = parse(PrepareConfig, as_settings(settings), {})
+        from oct_jax.commands.data import run_prepare
+
+        run_prepare(preparation)
+    else:
+        raise UserError(f"{name!r}: no such command; use audit or prepare")
+
+
+def as_settings(words: Sequence[str]) -> list[str]:
+    """Words as key=value: the first may be the root alone, `--write-manifest` needs no value."""
+    settings = list(words)
+    if settings and "=" not in settings[0] and not settings[0].startswith("-"):
+        settings[0] = f"root={settings[0]}"
+    if "--write-manifest" in settings:
+        settings[settings.index("--write-manifest")] = "write_manifest=manifest.csv"
+    return [word.replace("--write-manifest=", "write_manifest=", 1) for word in settings]
+
+
+def _check_scans(words: Sequence[str]) -> None:
+    if not words:
+        raise UserError("no scan given: `just explain SCAN.png`, or a folder or a pattern")
+    for word in words:
+        refuse_control_characters(word)

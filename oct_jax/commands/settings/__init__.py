@@ -1,0 +1,26 @@
+"""Settings of every command: one frozen chz class each, whose fields are its `key=value` words."""
+
+from oct_jax.commands.settings.data import AuditConfig, PrepareConfig
+from oct_jax.commands.settings.evaluate import EvaluateConfig, RecalibrateConfig
+from oct_jax.commands.settings.explain import ExplainConfig, ExplainReportConfig
+from oct_jax.commands.settings.export import ExportConfig
+from oct_jax.commands.settings.train import (
+    FREE_ON_RESUME,
+    RUN_WIDE,
+    AugmentSettings,
+    TrainConfig,
+)
+
+__all__ = [
+    "FREE_ON_RESUME",
+    "RUN_WIDE",
+    "AuditConfig",
+    "AugmentSettings",
+    "EvaluateConfig",
+    "ExplainConfig",
+    "ExplainReportConfig",
+    "ExportConfig",
+    "PrepareConfig",
+    "RecalibrateConfig",
+    "TrainConfig",
+]

@@ -1,0 +1,100 @@
+"""Settings of `evaluate` and `evaluate recalibrate`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import chz
+
+from oct_jax.commands.fields import MAX_SEED, between, inside, not_empty
+
+
+@chz.chz
+class EvaluateConfig:
+    """Evaluate a run on scans that it was not trained on."""
+
+    run: str | None = chz.field(
+        default=None,
+        validator=not_empty,
+        doc="the run folder; none: the newest trained run under runs/",
+    )
+    data: str | None = chz.field(
+        default=None, validator=not_empty, doc="another folder of scans; none: the run's own data"
+    )
+    manifest: str | None = chz.field(
+        default=None, validator=not_empty, doc="a manifest.csv whose scans and splits to use"
+    )
+    split: Literal["test", "val", "calibration", "all"] | None = chz.field(
+        default=None, doc="which scans; none: test of the run's own data, all of another folder"
+    )
+    labels: str | None = chz.field(
+        default=None,
+        validator=not_empty,
+        doc="for folders of other labels, what classes they hold: AMD:CNV+DRUSEN,HEALTHY:NORMAL",
+    )
+    prevalence: str | None = chz.field(
+        default=None,
+        validator=not_empty,
+        doc="how common classes are, for precision there: CNV:0.05,DME:0.05,DRUSEN:0.1;"
+        " NORMAL is the rest",
+    )
+    allow_overlap: bool = chz.field(
+        default=False,
+        doc="evaluate although the run was trained on some of the scans or patients; every figure"
+        " is then marked contaminated",
+    )
+    on_bad_scan: Literal["refuse", "skip"] = chz.field(
+        default="refuse", doc="what to do with unreadable or wrongly filed scans"
+    )
+    resamples: int = chz.field(
+        default=1000,
+        validator=between(10, 1_000_000),
+        doc="draws of patients for the 95 % intervals",
+    )
+    seed: int = chz.field(default=0, validator=between(0, MAX_SEED), doc="seed of these draws")
+    threads: int = chz.field(
+        default=4, validator=between(1, 256), doc="threads that read and prepare scans"
+    )
+    out: str | None = chz.field(
+        default=None,
+        validator=not_empty,
+        doc="folder for the report; none: evaluation/ in the run, with a folder for other data",
+    )
+
+
+@chz.chz
+class RecalibrateConfig:
+    """Fit a run's probabilities, prediction sets and thresholds to scans of your own."""
+
+    data: str | None = chz.field(
+        default=None,
+        validator=not_empty,
+        doc="a folder of labelled scans; none: the run's own calibration scans",
+    )
+    run: str | None = chz.field(
+        default=None,
+        validator=not_empty,
+        doc="the run folder; none: the newest trained run under runs/",
+    )
+    coverage: float = chz.field(
+        default=0.9,
+        validator=inside(0, 1),
+        doc="share of scans of every class whose prediction set is to hold the class",
+    )
+    sensitivity: float = chz.field(
+        default=0.99, validator=inside(0, 1), doc="share of urgent scans to be found urgent"
+    )
+    outlier_rate: float = chz.field(
+        default=0.01,
+        validator=inside(0, 1),
+        doc="share of scans like these that may be called outliers",
+    )
+    allow_overlap: bool = chz.field(
+        default=False, doc="use scans or patients that the run was trained on all the same"
+    )
+    on_bad_scan: Literal["refuse", "skip"] = chz.field(
+        default="refuse", doc="what to do with unreadable or wrongly filed scans"
+    )
+    threads: int = chz.field(
+        default=4, validator=between(1, 256), doc="threads that read and prepare scans"
+    )

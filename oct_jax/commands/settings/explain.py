@@ -1,0 +1,60 @@
+"""Settings of `explain` and `explain report`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import chz
+
+from oct_jax.commands.fields import MAX_SEED, at_least, between, not_empty
+
+
+@chz.chz
+class ExplainConfig:
+    """Show where scans look like a class: `explain SCAN [FOLDER GLOB ...] [key=value ...]`."""
+
+    run: str | None = chz.field(
+        default=None,
+        validator=not_empty,
+        doc="the run folder; none: the newest trained run under runs/",
+    )
+    target: Literal["CNV", "DME", "DRUSEN", "NORMAL"] | None = chz.field(
+        default=None, doc="the class to explain; none: each scan's own prediction"
+    )
+    out: str | None = chz.field(
+        default=None, validator=not_empty, doc="folder for what is written; none: beside each scan"
+    )
+    method: Literal["gradcam", "gradcam++", "hirescam", "eigencam"] = chz.field(
+        default="gradcam", doc="the class activation map; the run's report tests gradcam"
+    )
+    flip: bool = chz.field(
+        default=False, doc="average the map with that of the mirrored scan, mirrored back"
+    )
+
+
+@chz.chz
+class ExplainReportConfig:
+    """Test a run's explanations: deletion, insertion, ROAD, randomised weights, lesions, noise."""
+
+    run: str | None = chz.field(
+        default=None,
+        validator=not_empty,
+        doc="the run folder; none: the newest trained run under runs/",
+    )
+    method: Literal["gradcam", "gradcam++", "hirescam", "eigencam"] = chz.field(
+        default="gradcam", doc="the class activation map to test"
+    )
+    flip: bool = chz.field(
+        default=False, doc="average the map with that of the mirrored scan, mirrored back"
+    )
+    scans: int = chz.field(
+        default=60, validator=at_least(8), doc="test scans, spread evenly over the classes"
+    )
+    steps: int = chz.field(
+        default=8,
+        validator=between(2, 1000),
+        doc="shares of the scan removed, in the deletion curve",
+    )
+    seed: int = chz.field(
+        default=0, validator=between(0, MAX_SEED), doc="seed of random maps, noise and resampling"
+    )

@@ -1,0 +1,26 @@
+"""Settings of `export`."""
+
+from __future__ import annotations
+
+import chz
+
+from oct_jax.commands.fields import at_least, not_empty
+
+
+@chz.chz
+class ExportConfig:
+    """Write a run as a bundle of ONNX files, or check one: `export verify FOLDER`."""
+
+    run: str | None = chz.field(
+        default=None,
+        validator=not_empty,
+        doc="the run folder; none: the newest trained run under runs/",
+    )
+    out: str | None = chz.field(
+        default=None, validator=not_empty, doc="the bundle's folder; none: export/ in the run"
+    )
+    calibration_scans: int = chz.field(
+        default=200,
+        validator=at_least(8),
+        doc="scans at most to calibrate int8 with, and to choose among its recipes by",
+    )
