@@ -119,7 +119,9 @@ def bootstrap(
     """95 % percentile intervals of figures when patients are drawn anew (Efron 1979).
 
     Scans of a patient are alike, so patients and not scans are drawn, with replacement, each with
-    all its scans. The interval is widened to the figure itself where it would not hold it.
+    all its scans. The interval is not widened to hold the figure itself: that of a biased figure
+    may lie to one side of it. The expected calibration error is one: it averages absolute values,
+    so that chance adds to it, and resamples, in which scans repeat, add to it again.
 
     Args:
       patients: of every scan.
@@ -193,7 +195,7 @@ def _interval(
     if value is None or len(drawn) < max(1, resamples / 2):
         return None
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return min(float(low), value), max(float(high), value)
+    return float(low), float(high)
 
 
 def _mean(values: Sequence[Any]) -> float | None:

@@ -28,7 +28,7 @@ Key: TypeAlias = Array
 
 
 class Totals(NamedTuple):
-    """Sums over the steps of an epoch so far, for its mean loss and accuracy."""
+    """Sums over the steps of an epoch so far, skipped ones left out, for its loss and accuracy."""
 
     loss: Float32[Array, ""]
     correct: Int32[Array, ""]
@@ -178,7 +178,7 @@ def make_train_step(
 
         # A branch, not a select of every leaf: XLA compiles it in a third of the time.
         params, stats, opt_state = jax.lax.cond(finite, learn, keep)
-        scans = batch["label"].shape[0]
+        scans = jnp.where(finite, batch["label"].shape[0], 0)
         return TrainState(
             step=state.step + 1,
             params=params,
@@ -187,7 +187,7 @@ def make_train_step(
             loss_scale=next_scale(state.loss_scale, finite, rules.precision),
             totals=Totals(
                 loss=state.totals.loss + jnp.where(finite, loss, 0) * scans,
-                correct=state.totals.correct + correct,
+                correct=state.totals.correct + jnp.where(finite, correct, 0),
                 scans=state.totals.scans + scans,
             ),
         )

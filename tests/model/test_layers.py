@@ -120,3 +120,53 @@ def test_gradients_in_half_precision_are_those_of_float32_to_its_rounding(dtype,
     for half, full in zip(value_and_gradients(unit, x.astype(dtype), kernel), exact, strict=True):
         error = np.linalg.norm(np.float32(half) - full) / np.linalg.norm(full)
         assert error < 4 * float(jnp.finfo(dtype).eps)
+
+
+def relative_error(actual, expected):
+    return np.linalg.norm(np.float32(actual) - expected) / np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("trained", [False, True])
+def test_batch_norm_in_half_precision_rounds_its_result_alone(dtype, trained):
+    x = normal(0, 4, 8, 8, 16).astype(dtype)
+    scale, bias = 1 + 0.3 * normal(2, 16), normal(3, 16)
+    mean, var = 4 + normal(4, 16), 1 + jnp.abs(normal(5, 16))
+
+    def apply(x):
+        if trained:
+            return layers.batch_norm_train(x + 4, scale, bias, epsilon=1e-3)[0]
+        return layers.batch_norm(x + 4, scale, bias, mean, var, epsilon=1e-3)
+
+    exact = apply(jnp.asarray(x + 4, jnp.float32) - 4)
+    # Rounding to the nearest number of the type and nothing else.
+    np.testing.assert_allclose(
+        np.float32(apply(x)), exact, rtol=0.51 * float(jnp.finfo(dtype).eps), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_the_gradient_of_scale_keeps_its_digits_where_the_mean_is_large(trained):
+    x, dy = 1000 + normal(0, 16, 32, 32, 4), 0.5 + normal(1, 16, 32, 32, 4)
+    mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+
+    def apply(scale):
+        if trained:
+            return layers.batch_norm_train(x, scale, jnp.zeros(4), epsilon=0.0)[0]
+        return layers.batch_norm(x, scale, jnp.zeros(4), mean, var, epsilon=0.0)
+
+    (dscale,) = jax.vjp(apply, jnp.ones(4))[1](dy)
+    centred = np.float64(x) - np.float64(mean)
+    expected = (np.float64(dy) * centred).sum((0, 1, 2)) / np.sqrt(np.float64(var))
+    np.testing.assert_allclose(
+        dscale, expected, atol=0.05
+    )  # the sums of which it is the difference are 8e6
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_pooling_in_half_precision_sums_in_float32(dtype):
+    x = (3 + normal(0, 2, 56, 56, 8)).astype(dtype)
+    exact = np.float32(x).mean((1, 2), keepdims=True)
+    pooled = layers.global_average_pool(x)
+    assert pooled.dtype == x.dtype
+    np.testing.assert_allclose(np.float32(pooled), exact, rtol=0.51 * float(jnp.finfo(dtype).eps))

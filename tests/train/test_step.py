@@ -113,6 +113,20 @@ def test_a_non_finite_step_is_skipped_and_counted():
     assert int(after.step) == 1
 
 
+def test_the_loss_shown_is_that_of_the_steps_that_were_made():
+    step, state = make("finetune", precision="float16")
+    scale = state.loss_scale.scale
+    expected = step(state, batch_of(4), KEY).totals
+    overflow = state.loss_scale._replace(scale=jnp.float32(2.0**40))
+    state = step(state._replace(loss_scale=overflow), batch_of(4, 1), KEY)
+    assert int(state.loss_scale.skipped) == 1
+    state = state._replace(loss_scale=state.loss_scale._replace(scale=scale), step=jnp.int32(0))
+    totals = step(state, batch_of(4), KEY).totals
+    assert int(totals.scans) == int(expected.scans) == 4
+    assert int(totals.correct) == int(expected.correct)
+    np.testing.assert_allclose(totals.loss / totals.scans, expected.loss / 4, rtol=1e-6)
+
+
 @pytest.mark.parametrize(("precision", "rtol"), [("float16", 0.1), ("bfloat16", 0.4)])
 def test_half_precision_follows_float32(precision, rtol):
     full, state = make("frozen")
