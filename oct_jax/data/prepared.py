@@ -14,17 +14,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
+from msgspec import Struct
 
 from oct_jax.arrays import LabelBatch, ScanArray
 from oct_jax.data.manifest import Record, summarize
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.readers import decode_scan
 from oct_jax.data.source import label_indices, read_split_manifest
-from oct_jax.files import read_json
+from oct_jax.files import PositiveInt, convert, read_json
 from oct_jax.types import Resize, UserError
 
 DESCRIPTION, MANIFEST, RECORDS, SCANS = "prepared.json", "manifest.csv", "records", "scans.npy"
@@ -191,14 +192,24 @@ def open_prepared(
     return PreparedSource(folder, records, chosen, made), description
 
 
+class _Description(Struct):
+    format: int
+    kind: Literal["records", "cache"]
+    size: PositiveInt | None = None
+    resize: Resize | None = None
+    report: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        if self.kind == "cache" and (self.size is None or self.resize is None):
+            raise ValueError("a cache without its size and resize")
+
+
 def _describe(folder: Path) -> Mapping[str, Any]:
-    try:
-        description = read_json(folder / DESCRIPTION)
-        known = description["format"] == FORMAT and description["kind"] in ("records", "cache")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / DESCRIPTION}: not written by prepare ({error!r})") from error
-    if not known:
-        raise UserError(f"{folder} was prepared by another version; prepare it again")
+    path, remedy = folder / DESCRIPTION, "prepare it again"
+    description: dict[str, Any] = read_json(path, dict[str, Any], remedy=remedy)
+    if description.get("format") != FORMAT:
+        raise UserError(f"{folder} was prepared by another version; {remedy}")
+    convert(description, _Description, str(path), remedy=remedy)
     return description
 
 

@@ -22,9 +22,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import onnx
+from msgspec import Struct
 from onnx import ModelProto
 from rich.console import Console
 
@@ -40,11 +40,13 @@ from oct_jax.export.graph import IR_VERSION, OPSET, make_graphs
 from oct_jax.export.ort_format import convert
 from oct_jax.export.quantize import Quantized, left_out, search
 from oct_jax.export.verify import SUMS, mobile_usability, verify
-from oct_jax.files import read_json
+from oct_jax.files import Count, Sha256, read_json
+from oct_jax.model.protocol import digest_of
+from oct_jax.reports.evaluation_page import to_lines
 from oct_jax.runs.folder import read_run_config
 from oct_jax.runs.load import load
 from oct_jax.runs.paths import find_run
-from oct_jax.runs.verified import fingerprint
+from oct_jax.runs.verified import REMEDY, FaithfulnessReport, fingerprint, report_path
 from oct_jax.types import CLASSES, UserError
 
 LOWEST_ONNXRUNTIME = "1.18.0"
@@ -87,6 +89,8 @@ def write_bundle(
     folder: Path, run: Path, classifier: Classifier, config: ExportConfig, console: Console
 ) -> None:
     """Fills an empty folder; the same bytes for the same run and the same versions."""
+    about = describe(run, classifier)
+    evidence = _evidence(run, classifier)
     graphs = make_graphs(classifier)
     source = _open_source(run, console)
     preprocess = classifier.preprocess
@@ -101,7 +105,6 @@ def write_bundle(
         quantized = Quantized(None, left_out(f"the run's scans cannot be read ({source})"))
     golden = make_golden(classifier)
 
-    about = describe(run, classifier)
     models = {"classifier": graphs.any_size, "classifier_mobile": graphs.mobile}
     if quantized.model is not None:
         models["classifier_int8"] = quantized.model
@@ -116,7 +119,7 @@ def write_bundle(
     }
     _write_json(folder / "bundle.json", about)
     _write(folder / "README.md", documents.readme(about))
-    _write(folder / "MODEL_CARD.md", documents.model_card(about, _evidence(run, classifier)))
+    _write(folder / "MODEL_CARD.md", documents.model_card(about, evidence))
     shutil.copyfile(Path(__file__).with_name("verify.py"), folder / "verify.py")
     _write(folder / SUMS, sums_of(folder))
 
@@ -153,17 +156,17 @@ def describe(run: Path, classifier: Classifier) -> dict[str, Any]:
         "model": {
             "architecture": dataclasses.asdict(read_run_config(run).model),
             "stage": classifier.stage,
-            "sha256": model_digest(classifier),
+            "sha256": digest_of(classifier.variables.params),
         },
         "run": {
             "name": run.resolve().name,
             "config_sha256": hashlib.sha256((run / "config.json").read_bytes()).hexdigest(),
-            "data_manifest_sha256": origin.get("data", {}).get("manifest_sha256"),
-            "scans": origin.get("data", {}).get("counts"),
-            "weights": _without_paths(origin.get("weights", {})),
-            "seed": origin.get("seed"),
-            "trained": origin.get("created"),
-            "trained_with": origin.get("versions"),
+            "data_manifest_sha256": origin.data.manifest_sha256,
+            "scans": origin.data.counts,
+            "weights": _without_paths(origin.weights),
+            "seed": origin.seed,
+            "trained": origin.created,
+            "trained_with": origin.versions,
         },
         "exported_with": {
             name: importlib.metadata.version(name)
@@ -173,16 +176,6 @@ def describe(run: Path, classifier: Classifier) -> dict[str, Any]:
         "ir_version": IR_VERSION,
         "lowest_onnxruntime": LOWEST_ONNXRUNTIME,
     }
-
-
-def model_digest(classifier: Classifier) -> str:
-    """SHA-256 over all folded parameters."""
-    digest = hashlib.sha256()
-    leaves, _ = jax.tree_util.tree_flatten_with_path(classifier.variables.params)
-    for path, leaf in leaves:
-        digest.update(jax.tree_util.keystr(path).encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
 
 
 def sums_of(folder: Path) -> str:
@@ -289,17 +282,43 @@ def _interface(model: ModelProto) -> dict[str, Any]:
 
 def _evidence(run: Path, classifier: Classifier) -> dict[str, Any]:
     """What the run's own reports say, where it has them and they are of this very model."""
-    found = {}
-    for name in ("evaluation", "explanation"):
-        path = run / name / "report.json"
-        if path.is_file() and (report := read_json(path))["model"] == fingerprint(classifier):
-            found[name] = report
-    return found
+    model = fingerprint(classifier)
+    evidence: dict[str, Any] = {}
+    path = run / "evaluation" / "report.json"
+    if path.is_file():
+        remedy = "delete it, or make it anew with `just evaluate`"
+        evaluation: dict[str, Any] = read_json(path, dict[str, Any], remedy=remedy)
+        if evaluation.get("model") == model:
+            try:
+                evidence["evaluation"] = to_lines(evaluation)
+            except (KeyError, IndexError, TypeError, ValueError) as error:
+                raise UserError(f"{path}: damaged ({error!r}); {remedy}") from error
+    path = report_path(run)
+    if path.is_file():
+        faithfulness: FaithfulnessReport = read_json(path, FaithfulnessReport, remedy=REMEDY)
+        if faithfulness.model == model:
+            evidence["explanation"] = faithfulness
+    return evidence
 
 
-def _provenance(run: Path) -> dict[str, Any]:
+class _DataReport(Struct):
+    manifest_sha256: Sha256 | None = None
+    counts: dict[str, dict[str, Count]] | None = None
+
+
+class _Provenance(Struct):
+    """What is read of `provenance.json`; it holds more."""
+
+    data: _DataReport = _DataReport()
+    weights: dict[str, Any] = {}
+    seed: Count | None = None
+    created: str | None = None
+    versions: dict[str, str] | None = None
+
+
+def _provenance(run: Path) -> _Provenance:
     path = run / "provenance.json"
-    return read_json(path) if path.is_file() else {}
+    return read_json(path, _Provenance) if path.is_file() else _Provenance()
 
 
 def _without_paths(weights: Mapping[str, Any]) -> dict[str, Any]:

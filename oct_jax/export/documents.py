@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from string import Template
 from typing import Any
 
-from oct_jax.reports.evaluation_page import to_lines
+from oct_jax.runs.verified import FaithfulnessReport
 from oct_jax.types import CLASSES, SPLITS
 
 HOW_TO_DECIDE = (
@@ -159,17 +159,17 @@ def _decided(decision: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _evaluated(report: Mapping[str, Any] | None) -> list[str]:
-    if report is None:
+def _evaluated(lines: Sequence[str] | None) -> list[str]:
+    if lines is None:
         return ["", "The run was not evaluated with `just evaluate`: no intervals over patients."]
-    return ["", "The run's own evaluation:", "", "```", *to_lines(dict(report)), "```"]
+    return ["", "The run's own evaluation:", "", "```", *lines, "```"]
 
 
-def _explained(report: Mapping[str, Any] | None) -> list[str]:
+def _explained(report: FaithfulnessReport | None) -> list[str]:
     if report is None:
         return ["", "Heatmaps: **unverified**, the run has no faithfulness report of this model."]
-    said = "passed" if report["passed"] else "**not passed**"
-    return ["", f"Heatmaps: the faithfulness report is {said} ({report['scans']} scans)."]
+    result = "passed" if report.passed else "**not passed**"
+    return ["", f"Heatmaps: the faithfulness report is {result} ({report.scans} scans)."]
 
 
 def _int8(report: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ import importlib
 from typing import Any
 
 from oct_jax.model.mobilenet_v3 import Variant
-from oct_jax.model.protocol import Pretrained
+from oct_jax.model.protocol import Pretrained, check_variables
 from oct_jax.model.weights import load_weights
 from oct_jax.types import UserError
 
@@ -60,8 +60,13 @@ def load_backbone(
       width: of random MobileNetV3.
 
     Raises:
-      UserError: there is no such backbone, or it has no such weights.
+      UserError: there is no such backbone, it has no such weights, or they are damaged.
     """
     if name == DEFAULT:
-        return load_weights(spec, num_classes=num_classes, seed=seed, variant=variant, width=width)
-    return config_class(name).load(spec, num_classes=num_classes, seed=seed)
+        pretrained = load_weights(
+            spec, num_classes=num_classes, seed=seed, variant=variant, width=width
+        )
+    else:
+        pretrained = config_class(name).load(spec, num_classes=num_classes, seed=seed)
+    check_variables(pretrained.variables, pretrained.source.get("path", f"weights={spec}"))
+    return pretrained

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from oct_jax.arrays import FeatureMap, Images
+from oct_jax.files import Share
 from oct_jax.model.pooled import PooledModel
 from oct_jax.model.protocol import Pretrained, Tree, Variables, path_name
 from oct_jax.types import UserError
@@ -40,7 +41,7 @@ class KerasModel(PooledModel):
       application: the network's name in `keras.applications`.
     """
 
-    bn_momentum: float = 0.99
+    bn_momentum: Share = 0.99
     application: ClassVar[str]
 
     @classmethod

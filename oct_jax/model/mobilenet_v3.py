@@ -16,6 +16,7 @@ from flax import nnx
 from jaxtyping import PRNGKeyArray
 
 from oct_jax.arrays import FeatureMap, Images, Logits
+from oct_jax.files import Positive, PositiveInt, Rate, Share
 from oct_jax.model.fold import fold_batch_norm
 from oct_jax.model.layers import (
     Activation,
@@ -90,13 +91,13 @@ class MobileNetV3Config:
     """
 
     variant: Variant = "large"
-    width: float = 1.0
+    width: Positive = 1.0
     padding: Padding = "symmetric"
-    bn_epsilon: float = 1e-3
-    bn_momentum: float = 0.99
-    num_classes: int = 4
-    channels: int = 3
-    dropout: float = 0.2
+    bn_epsilon: Positive = 1e-3
+    bn_momentum: Share = 0.99
+    num_classes: PositiveInt = 4
+    channels: PositiveInt = 3
+    dropout: Rate = 0.2
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     folded: bool = False
     lowering: Lowering = "auto"

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from oct_jax.arrays import FeatureMap, Images, Logits
+from oct_jax.files import PositiveInt, Rate
 from oct_jax.model.layers import dropout, global_average_pool
 from oct_jax.model.protocol import Model, Pretrained, Tree, Variables, initial, path_name
 from oct_jax.types import UserError
@@ -31,8 +32,8 @@ class PooledModel:
       std: of the input's channels on the [0, 1] scale.
     """
 
-    num_classes: int = 4
-    dropout: float = 0.2
+    num_classes: PositiveInt = 4
+    dropout: Rate = 0.2
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     remat: Literal["none", "blocks"] = "none"
 

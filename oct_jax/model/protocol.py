@@ -13,8 +13,10 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from oct_jax.arrays import FeatureMap, Images, Logits
+from oct_jax.types import UserError
 
 Tree: TypeAlias = dict[str, Any]
+_VARIANCES = ("var", "moving_variance")
 
 
 class Variables(NamedTuple):
@@ -35,6 +37,35 @@ def fingerprint_of(variables: Variables) -> str:
     for leaf in jax.tree.leaves(variables.params["head"]):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()[:16]
+
+
+def digest_of(arrays: Any) -> str:
+    """SHA-256 over the names and values of all leaves of a tree, hexadecimal."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_flatten_with_path(arrays)[0]:
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def check_variables(variables: Variables, name: str) -> None:
+    """Refuses weights that no training makes.
+
+    Args:
+      variables: of a model that is not folded.
+      name: of their file, for the error.
+
+    Raises:
+      UserError: a value is not finite, or a variance of BatchNorm is negative.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(variables._asdict())
+    for path, leaf in leaves:
+        values = np.asarray(leaf)
+        where = path_name(path[1:])
+        if not np.isfinite(values).all():
+            raise UserError(f"{name}: {where} holds values that are not finite; use other weights")
+        if where.rsplit("/", 1)[-1] in _VARIANCES and (values < 0).any():
+            raise UserError(f"{name}: {where} holds negative variances; use other weights")
 
 
 @runtime_checkable

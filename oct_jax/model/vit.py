@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from oct_jax.arrays import FeatureMap, Images
+from oct_jax.files import PositiveInt
 from oct_jax.model.pooled import PooledModel
 from oct_jax.model.protocol import Tree, initial, normal
 from oct_jax.types import UserError
@@ -23,10 +24,10 @@ from oct_jax.types import UserError
 class ViT(PooledModel):
     """ViT-S/16 (Touvron et al. 2021's small): 12 blocks of width 384 with 6 heads."""
 
-    patch: int = 16
-    width: int = 384
-    depth: int = 12
-    heads: int = 6
+    patch: PositiveInt = 16
+    width: PositiveInt = 384
+    depth: PositiveInt = 12
+    heads: PositiveInt = 6
 
     def backbone_shapes(self) -> tuple[Tree, Tree]:
         """Those of `Transformer`, which has no statistics."""

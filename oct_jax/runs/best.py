@@ -14,10 +14,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from oct_jax.model.protocol import Variables
+from oct_jax.files import convert
+from oct_jax.model.protocol import Variables, check_variables, path_name
 from oct_jax.runs.checksums import ChecksummedPath, damage_of
 from oct_jax.runs.paths import has_best, is_step
 from oct_jax.types import UserError
+
+_REMEDY = "restore it from a copy, or train this stage anew"
 
 # Orbax reports each save and every handler it has to guess at WARNING.
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # errors are raised as well
@@ -39,9 +42,7 @@ def restore_best(stage_folder: Path, variables: Variables) -> tuple[Variables, d
     folder = stage_folder / "best" / str(step)
     damage = damage_of(folder)
     if damage is not None:
-        raise UserError(
-            f"{folder}: damaged ({damage}); restore it from a copy, or train this stage anew"
-        )
+        raise UserError(f"{folder}: damaged ({damage}); {_REMEDY}")
     with contextlib.closing(best_manager(stage_folder, read_only=True)) as manager:
         try:
             restored = manager.restore(
@@ -51,12 +52,18 @@ def restore_best(stage_folder: Path, variables: Variables) -> tuple[Variables, d
                     meta=ocp.args.JsonRestore(),
                 ),
             )
-        except (ValueError, KeyError, OSError) as error:
+        except (MemoryError, UserError):
+            raise
+        except Exception as error:  # Orbax and TensorStore raise types of their own
             raise UserError(
-                f"{stage_folder}: the checkpoint is not of the model that config.json describes"
-                f" ({' '.join(str(error).split())[:200]})"
+                f"{folder}: damaged, or not of the model that config.json describes"
+                f" ({' '.join(str(error).split())[:200]}); {_REMEDY}"
             ) from error
-    return Variables(**restored["variables"]), restored["meta"]
+    stored = Variables(**restored["variables"])
+    _check_shapes(stored, variables, folder)
+    check_variables(stored, str(folder))
+    meta = convert(restored["meta"], dict[str, int | float], f"{folder}/meta", remedy=_REMEDY)
+    return stored, meta
 
 
 def best_manager(stage_folder: Path, *, read_only: bool = False) -> ocp.CheckpointManager:
@@ -75,6 +82,19 @@ def manager_options(*, keep: int, read_only: bool = False) -> ocp.CheckpointMana
         temporary_path_class=ChecksummedPath,
         lightweight_initialize=True,
     )
+
+
+def _check_shapes(stored: Variables, expected: Variables, folder: Path) -> None:
+    # Orbax takes the shapes of the file, whatever it is asked for.
+    wanted, _ = jax.tree_util.tree_flatten_with_path(expected._asdict())
+    actual = jax.tree.leaves(stored._asdict())
+    for (path, leaf), array in zip(wanted, actual, strict=True):
+        if array.shape != leaf.shape or array.dtype != leaf.dtype:
+            raise UserError(
+                f"{folder}: not of the model that config.json describes: {path_name(path[1:])} is"
+                f" {array.dtype} of shape {array.shape} instead of {leaf.shape}; restore"
+                " config.json"
+            )
 
 
 def _on_host(leaf: Any) -> np.ndarray:

@@ -58,7 +58,8 @@ class Checkpoints:
         self.best.save(
             step,
             args=ocp.args.Composite(
-                variables=ocp.args.StandardSave(variables._asdict()), meta=ocp.args.JsonSave(meta)
+                variables=ocp.args.StandardSave(variables._asdict()),
+                meta=ocp.args.JsonSave(meta),
             ),
         )
         self.best.wait_until_finished()

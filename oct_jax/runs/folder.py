@@ -20,21 +20,22 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import chz
 import jax
+from msgspec import Meta, Struct
 
 from oct_jax.commands.parsing import flatten, parse
 from oct_jax.commands.settings import FREE_ON_RESUME, RUN_WIDE, TrainConfig
 from oct_jax.data.datasets import PHANTOM
 from oct_jax.data.manifest import Record, write_manifest
 from oct_jax.data.preprocess import Preprocess
-from oct_jax.files import read_json, write_json
+from oct_jax.files import Count, Positive, convert, read_json, write_json
 from oct_jax.model.backbones import DEFAULT, config_class
 from oct_jax.model.protocol import ModelConfig
 from oct_jax.runs.paths import STAGES
-from oct_jax.types import UserError
+from oct_jax.types import Resize, UserError
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,29 @@ class RunConfig:
     model: ModelConfig
     preprocess: Preprocess
     synthetic: bool
+
+
+class _StoredRun(Struct):
+    settings: dict[str, Any]
+    model: dict[str, Any]
+    preprocess: dict[str, Any]
+    synthetic: bool
+
+
+class _StoredSettings(Struct):
+    """Those of `RUN_WIDE` that are read; a run always has the first four."""
+
+    data: Annotated[str, Meta(min_length=1)]
+    on_bad_scan: Literal["refuse", "skip"]
+    seed: Count
+    phantom_patients: Annotated[int, Meta(ge=24, le=10**6)]
+    backbone: str = DEFAULT
+    manifest: str | None = None
+    weights: str = "auto"
+    variant: Literal["large", "large_minimalistic"] = "large"
+    width: Positive = 1.0
+    image_size: Annotated[int, Meta(ge=32, le=8192)] = 224
+    resize: Resize = "squash"
 
 
 def write_run_config(folder: Path, run: RunConfig) -> None:
@@ -78,20 +102,19 @@ def read_run_config(folder: Path) -> RunConfig:
         raise UserError(
             f"{folder}: no run here; make one with `just train stage=frozen run={folder}`"
         )
-    try:
-        stored = read_json(path)
-        preprocess = stored["preprocess"]
-        preprocess |= {name: tuple(preprocess[name]) for name in ("mean", "std")}
-        # Runs made before there was a choice do not name their backbone.
-        settings = {"backbone": DEFAULT} | stored["settings"]
-        return RunConfig(
-            settings=settings,
-            model=config_class(settings["backbone"])(**stored["model"]),
-            preprocess=Preprocess(**preprocess),
-            synthetic=stored["synthetic"],
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not the configuration of a run ({error!r})") from error
+    remedy = "restore the file, or train another run"
+    stored: _StoredRun = read_json(path, _StoredRun, remedy=remedy)
+    # Runs made before there was a choice do not name their backbone.
+    settings = {"backbone": DEFAULT} | stored.settings
+    checked: _StoredSettings = convert(settings, _StoredSettings, f"{path}: settings")
+    return RunConfig(
+        settings=settings,
+        model=convert(
+            stored.model, config_class(checked.backbone), f"{path}: model", remedy=remedy
+        ),
+        preprocess=convert(stored.preprocess, Preprocess, f"{path}: preprocess", remedy=remedy),
+        synthetic=stored.synthetic,
+    )
 
 
 def read_settings(words: Sequence[str]) -> TrainConfig:
@@ -142,7 +165,9 @@ def check_resumable(folder: Path, config: TrainConfig) -> None:
     if config.restart or not path.exists():
         return
     # A setting that did not exist when the stage was begun had the value that is now its default.
-    before = flatten(TrainConfig(stage=config.stage)) | read_json(path)
+    remedy = "restore it, or begin this stage anew with restart=true"
+    stored: dict[str, Any] = read_json(path, dict[str, Any], remedy=remedy)
+    before = flatten(TrainConfig(stage=config.stage)) | stored
     now = flatten(config)
     changed = [
         name

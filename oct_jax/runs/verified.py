@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from msgspec import Struct
+
 from oct_jax.classifier import Classifier
-from oct_jax.files import read_json
+from oct_jax.files import Count, read_json
 from oct_jax.model.protocol import fingerprint_of
+
+REMEDY = "delete it, or make it anew with `just explain report`"
+
+
+class FaithfulnessReport(Struct):
+    """What is read of a faithfulness report; it holds more."""
+
+    model: str
+    method: str
+    flip: bool
+    passed: bool
+    scans: Count
 
 
 def report_path(run: Path) -> Path:
@@ -24,6 +38,6 @@ def is_verified(run: Path, classifier: Classifier, method: str, flip: bool) -> b
     path = report_path(run)
     if not path.is_file():
         return False
-    report = read_json(path)
-    tested = (report["model"], report["method"], report["flip"])
-    return report["passed"] and tested == (fingerprint(classifier), method, flip)
+    report: FaithfulnessReport = read_json(path, FaithfulnessReport, remedy=REMEDY)
+    tested = (report.model, report.method, report.flip)
+    return report.passed and tested == (fingerprint(classifier), method, flip)

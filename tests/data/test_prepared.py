@@ -16,6 +16,7 @@ from test_prepare import make, make_scans
 from oct_jax.data.datasets import open_data
 from oct_jax.data.loader import augmented_views, in_order, training_stream
 from oct_jax.data.manifest import read_manifest, write_manifest
+from oct_jax.data.prepared import open_prepared
 from oct_jax.data.preprocess import Preprocess, resize_scan
 from oct_jax.data.readers import read_scan
 from oct_jax.data.source import Source
@@ -197,3 +198,23 @@ def test_training_does_not_import_tensorflow_datasets():
 
     code = "import oct_jax.commands.train, sys; sys.exit('tensorflow_datasets' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=os.environ).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b'{"format": 1}',
+        b'{"format": 1, "kind": "other"}',
+        b'{"format": 1, "kind": "cache"}',
+        b'{"format": 1, "kind": "cache", "size": -1, "resize": "squash"}',
+        b'{"format": 1, "kind": "cache", "size": 64, "resize": "no"}',
+        b'{"format": 1, "kind": "records", "report": ' + b"[" * 3000,
+    ],
+)
+def test_a_damaged_description_is_one_line(tmp_path, content):
+    (tmp_path / "prepared.json").write_bytes(content)
+    with pytest.raises(UserError) as error:
+        open_prepared(tmp_path)
+    assert len(str(error.value).splitlines()) == 1
