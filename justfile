@@ -7,8 +7,7 @@ export PATH := justfile_directory() / ".venv" / (if os_family() == "windows" { "
 # Small, and without augmentation but for flips: a demo has minutes, and 900 scans to learn from.
 demo_model := "variant=large_minimalistic width=0.5 image_size=96 phantom_patients=600"
 demo_training := "epochs=20 batch_size=16 learning_rate=1e-2 dropout=0 label_smoothing=0" + \
-    " augment.rotation=0 augment.zoom=0 augment.shift=0" + \
-    " augment.brightness=0 augment.contrast=0 augment.gamma=0 augment.speckle=0"
+    " augment.amount=0"
 
 # List the recipes.
 default:

@@ -29,19 +29,13 @@ from oct_jax.commands.parsing import split_words
 from oct_jax.data.kermany import list_scans
 from oct_jax.data.manifest import Record, write_manifest
 from oct_jax.data.split import grouped_folds
-from oct_jax.data.strengths import Augment
 from oct_jax.files import write_json
 from oct_jax.metrics.classification import bootstrap
 
 KERMANY = {"CNV": 37205, "DME": 11348, "DRUSEN": 8616, "NORMAL": 26315}
 """Training scans of the release on Kaggle and of version 2 on Mendeley."""
-NO_AUGMENTATION = dict.fromkeys((f"augment.{name}" for name in vars(Augment())), "0")
-LIGHT_AUGMENTATION = NO_AUGMENTATION | {
-    "augment.flip": "0.5",
-    "augment.rotation": "5",
-    "augment.brightness": "0.1",
-    "augment.contrast": "0.1",
-}
+NO_AUGMENTATION = {"augment.amount": "0", "augment.flip": "0"}
+LIGHT_AUGMENTATION = {"augment.amount": "0.3"}
 # AdamW moves a weight by about the learning rate in a step: at this one, nowhere.
 NOWHERE = {"epochs": "1", "views": "1", "learning_rate": "1e-12", "warmup_epochs": "0"}
 LOWEST_DRAWN = -12

@@ -45,8 +45,9 @@ from oct_jax.types import CLASSES
 BATCH, SIZE, SCANS = 32, 224, 320
 REPEATS = 262  # 83,840 list entries
 PREPROCESS = Preprocess(size=SIZE, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-# What torchvision is given too: it has no zoom, shift, gamma or speckle in this comparison.
-STRENGTHS = Augment(zoom=0, shift=0, gamma=0, speckle=0)
+# What torchvision is given too: flips, rotations and levels of grey.
+OFF = ("shear", "axial", "squeeze", "stretch", "shift", "blur", "shade", "grain", "gamma", "jpeg")
+STRENGTHS = Augment(**dict.fromkeys((*OFF, "crop", "wedge"), 0.0))
 WORKERS = (0, 1, 2)
 
 TORCHVISION = """

@@ -26,16 +26,28 @@ class Augment:
       UserError: a strength outside of its range; the line names it.
     """
 
+    amount: float = _strength(1.0, 1, "factor of every strength but flip; 0 leaves flips alone")
     flip: float = _strength(0.5, 1, "probability of a horizontal flip (left and right eye)")
-    rotation: float = _strength(10.0, 180, "largest rotation either way, degrees")
-    zoom: float = _strength(0.1, 1, "largest relative zoom in or out", open_end=True)
-    shift: float = _strength(0.05, 1, "largest shift, fraction of the side", open_end=True)
-    brightness: float = _strength(0.1, 1, "largest brightness change, fraction of 255")
-    contrast: float = _strength(
-        0.2, 1, "largest relative contrast change about the mean", open_end=True
+    rotation: float = _strength(6.0, 180, "largest rotation either way, degrees")
+    shear: float = _strength(0.12, 1, "largest tilt either way, rows a column")
+    axial: float = _strength(0.2, 1, "largest |log scale| along the depth")
+    squeeze: float = _strength(0.43, 2, "largest fall of the log scale along the width")
+    stretch: float = _strength(0.22, 2, "largest rise of the log scale along the width")
+    shift: float = _strength(
+        0.2,
+        1,
+        "largest shift along the width, fraction of the side; along the depth half of it",
+        open_end=True,
     )
-    gamma: float = _strength(0.2, 3, "largest |log gamma|")
-    speckle: float = _strength(0.05, 1, "standard deviation of multiplicative noise")
+    blur: float = _strength(0.3, 1, "probability of a coarser resolution")
+    shade: float = _strength(0.25, 1, "probability of smooth shadows over the width")
+    grain: float = _strength(0.85, 1, "probability of the speckle and noise of few averaged frames")
+    black: float = _strength(60.0, 120, "highest grey that is displayed as black")
+    white: float = _strength(55.0, 120, "farthest below 255 of the grey displayed as white")
+    gamma: float = _strength(0.25, 3, "largest |log gamma|")
+    jpeg: float = _strength(0.3, 1, "probability of JPEG compression")
+    crop: float = _strength(0.35, 1, "probability of a picture cropped in height")
+    wedge: float = _strength(0.15, 1, "probability of a dark wedge at the top")
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

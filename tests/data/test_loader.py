@@ -19,7 +19,7 @@ from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.strengths import Augment
 
 PREPROCESS = Preprocess(size=8, mean=(0.5,), std=(0.5,))
-PLAIN = Augment(flip=0, rotation=0, zoom=0, shift=0, brightness=0, contrast=0, gamma=0, speckle=0)
+PLAIN = Augment(amount=0, flip=0)
 
 
 @dataclass(frozen=True)
