@@ -50,7 +50,7 @@ from oct_jax.commands import entry as command
 from oct_jax.commands.evaluate import outputs_of
 from oct_jax.commands.parsing import flatten, parse
 from oct_jax.commands.settings import EvaluateConfig, TrainConfig
-from oct_jax.commands.train import train
+from oct_jax.commands.train import train_stage
 from oct_jax.data.datasets import PHANTOM
 from oct_jax.data.preprocess import Preprocess, normalise
 from oct_jax.decision.calibration import softmax
@@ -171,9 +171,9 @@ def train_both(config: Bench, name: str, console: Console) -> dict[str, Any]:
         f"epochs={config.frozen_epochs}",
         f"views={config.views}",
     ]
-    train(read_settings(["stage=frozen", *shared, *first]), console)
+    train_stage(read_settings(["stage=frozen", *shared, *first]), console)
     rate = [f"epochs={config.finetune_epochs}", f"learning_rate={config.learning_rate}"]
-    train(read_settings(["stage=finetune", *shared, *rate]), console)
+    train_stage(read_settings(["stage=finetune", *shared, *rate]), console)
     seconds = time.monotonic() - begun
 
     classifier = load(run)

@@ -15,7 +15,7 @@ from rich.console import Console
 from oct_jax import load
 from oct_jax.commands.evaluate import outputs_of
 from oct_jax.commands.settings import EvaluateConfig
-from oct_jax.commands.train import train
+from oct_jax.commands.train import train_stage
 from oct_jax.data.source import FolderSource
 from oct_jax.decision.rule import decide
 from oct_jax.files import read_json, write_json
@@ -56,12 +56,12 @@ def train_frozen(
 ) -> None:
     """The frozen stage of a run on a manifest's scans."""
     first = [f"data={root}", f"weights={weights}", f"manifest={manifest}", f"seed={seed}"]
-    train(read_settings(["stage=frozen", f"run={run}", *first, *words]), console)
+    train_stage(read_settings(["stage=frozen", f"run={run}", *first, *words]), console)
 
 
 def train_finetune(run: Path, words: Sequence[str], console: Console) -> None:
     """The finetune stage of a run that has a frozen one."""
-    train(read_settings(["stage=finetune", f"run={run}", *words]), console)
+    train_stage(read_settings(["stage=finetune", f"run={run}", *words]), console)
 
 
 def share_frozen(run: Path, copy: Path) -> None:

@@ -32,7 +32,6 @@ NOT_YET = {
     ("runs/folder.py", "oct_jax.commands.parsing"),
     ("runs/folder.py", "oct_jax.commands.settings"),
     ("runs/scans.py", "oct_jax.commands.settings"),
-    ("train/optimizer.py", "oct_jax.commands.settings"),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -36,13 +36,13 @@ prepare  build a data set's records, or its training cache, to be read fast ever
 def train(words: list[str]) -> None:
     """Trains one stage: `stage=frozen`, then `stage=finetune`."""
     parse(TrainConfig, words, {})
-    from oct_jax.commands.train import train
+    from oct_jax.commands.train import train_stage
     from oct_jax.runs.folder import read_settings
     from oct_jax.runs.processes import is_writer, join_processes
 
     settings = read_settings(words)
     join_processes(settings.distributed)
-    train(settings, make_console(quiet=not is_writer()))
+    train_stage(settings, make_console(quiet=not is_writer()))
 
 
 def evaluate(words: list[str]) -> None:

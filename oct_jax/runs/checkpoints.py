@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import grain
 import jax
@@ -21,9 +21,10 @@ from grain.checkpoint import CheckpointRestore, CheckpointSave
 from orbax.checkpoint._src.path.step import TMP_DIR_SUFFIX
 
 from oct_jax.model.protocol import Variables
-from oct_jax.runs.best import best_manager, manager_options
+from oct_jax.runs.best import best_manager, manager_options, restore_best
 from oct_jax.runs.checksums import damage_of, system_errors
 from oct_jax.runs.processes import write_once
+from oct_jax.train.loop import Restored
 from oct_jax.train.step import TrainState
 from oct_jax.types import UserError
 
@@ -119,19 +120,10 @@ class Checkpoints:
             ),
         )
 
-
-class Restored(NamedTuple):
-    """A restored checkpoint.
-
-    Attributes:
-      state: of training.
-      meta: the JSON values saved with it.
-      damaged: a line for each newer checkpoint that was damaged, and was set aside.
-    """
-
-    state: TrainState
-    meta: dict[str, Any]
-    damaged: list[str]
+    def restore_best(self, shapes: Variables) -> tuple[Variables, dict[str, Any]]:
+        """See `oct_jax.runs.best.restore_best`."""
+        self.best.wait_until_finished()
+        return restore_best(Path(self.best.directory).parent, shapes)
 
 
 @contextlib.contextmanager

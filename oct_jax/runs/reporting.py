@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rich.progress import (
 from tensorboardX import SummaryWriter
 
 from oct_jax.files import write_atomic
+from oct_jax.train.callbacks import Callback, EpochMetrics, StepReport
 
 # Column of the table: its heading and its format.
 _COLUMNS = {
@@ -33,32 +35,36 @@ _COLUMNS = {
 _WIDTH = 12
 
 
-class Reporter:
-    """Rows of one stage, on the terminal and in its folder.
+class Reporter(Callback):
+    """Rows of one stage, on the terminal and in its folder; a context manager.
 
-    `metrics.jsonl` has one row an epoch; TensorBoard's events hold the same numbers.
+    `metrics.jsonl` has one row an epoch; TensorBoard's events hold the same numbers. A live line
+    shows loss, accuracy, images a second and the time left; none in a pipe.
     """
 
-    def __init__(self, folder: Path, console: Console, *, first_step: int, writes: bool = True):
-        """Opens the files; rows of steps from `first_step` on are dropped, they come again.
-
-        Of several processes one `writes`; the others only keep the rows.
-        """
+    def __init__(self, folder: Path, console: Console, batch_size: int, *, writes: bool = True):
+        """Of several processes one `writes`; the others only keep the rows."""
+        self._folder = folder
         self._path = folder / "metrics.jsonl"
         self._console = console
+        self._batch_size = batch_size
         self._writes = writes
-        self._events = SummaryWriter(str(folder), purge_step=first_step, write_to_disk=writes)
-        self.rows = [row for row in read_metrics(self._path) if row["step"] <= first_step]
-        self._write()
         self._header_shown = False
+        self.rows: list[dict[str, Any]] = []
 
-    def close(self) -> None:
-        """Flushes the events."""
-        self._events.close()
+    def __enter__(self) -> Reporter:
+        self._exit = ExitStack()
+        return self
 
-    @contextmanager
-    def progress(self, total: int, done: int) -> Generator[Progress]:
-        """A live line with loss, accuracy, images a second and the time left; none in a pipe."""
+    def __exit__(self, *error: object) -> None:
+        self._exit.close()
+
+    def on_start(self, step: int, total_steps: int) -> None:
+        """Opens the files; rows after `step` are dropped, they come again."""
+        self._events = SummaryWriter(str(self._folder), purge_step=step, write_to_disk=self._writes)
+        self._exit.callback(self._events.close)
+        self.rows = [row for row in read_metrics(self._path) if row["step"] <= step]
+        self._write()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -67,13 +73,24 @@ class Reporter:
             TimeRemainingColumn(),
         )
         hidden = not self._console.is_terminal
-        with Progress(*columns, console=self._console, disable=hidden, transient=True) as progress:
-            progress.add_task("steps", total=total, completed=done, state="compiling")
-            yield progress
+        progress = Progress(*columns, console=self._console, disable=hidden, transient=True)
+        self._progress = self._exit.enter_context(progress)
+        self._progress.add_task("steps", total=total_steps, completed=step, state="compiling")
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
+    def on_step(self, report: StepReport) -> None:
+        """Moves the live line."""
+        (bar,) = self._progress.tasks
+        speed = (bar.speed or 0) * self._batch_size
+        self._progress.update(
+            bar.id,
+            completed=report.step,
+            state=f"loss {report.loss:.3f}  accuracy {report.accuracy:.3f}  {speed:.0f} images/s",
+        )
+
+    def on_epoch(self, metrics: EpochMetrics) -> None:
         """Keeps one epoch's row and shows it."""
-        self.rows.append(dict(row))
+        row = dataclasses.asdict(metrics)
+        self.rows.append(row)
         self._write()
         for name, value in row.items():
             self._events.add_scalar(name, value, row["step"])
@@ -81,6 +98,10 @@ class Reporter:
             self._print(heading for heading, _ in _COLUMNS.values())
             self._header_shown = True
         self._print(f"{row[name]:{form}}" for name, (_, form) in _COLUMNS.items())
+
+    def on_message(self, line: str) -> None:
+        """Shows a line."""
+        self._console.print(line, markup=False)
 
     def _print(self, cells: Iterable[str]) -> None:
         self._console.print("".join(f" {cell:>{_WIDTH}}" for cell in cells))

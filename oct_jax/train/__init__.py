@@ -1,1 +1,1 @@
-"""Two-stage transfer learning: batches and a model in, checkpoints out."""
+"""Two-stage transfer learning as functions of values: batches and a model in, variables out."""

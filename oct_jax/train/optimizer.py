@@ -8,7 +8,7 @@ import jax
 import optax
 from jaxtyping import PyTree
 
-from oct_jax.commands.settings import TrainConfig
+from oct_jax.train.settings import StageSettings
 from oct_jax.types import UserError
 
 Label = Literal["frozen", "trainable"]
@@ -39,30 +39,32 @@ def label_parameters(params: PyTree, stage: str) -> PyTree:
     return jax.tree_util.tree_map_with_path(label, params)
 
 
-def learning_rate_schedule(config: TrainConfig, steps_per_epoch: float) -> optax.Schedule:
+def learning_rate_schedule(settings: StageSettings, steps_per_epoch: float) -> optax.Schedule:
     """Linear warm-up from 0 to the peak, then cosine to 0 or constant; step -> learning rate."""
-    peak = config.peak_learning_rate
-    total = max(1, round(config.total_epochs * steps_per_epoch))
-    warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
+    peak = settings.learning_rate
+    total = max(1, round(settings.epochs * steps_per_epoch))
+    warmup = min(round(settings.warmup_epochs * steps_per_epoch), total - 1)
     after = {
         "cosine": optax.cosine_decay_schedule(peak, total - warmup),
         "constant": optax.constant_schedule(peak),
-    }[config.schedule]
+    }[settings.schedule]
     if warmup == 0:
         return after
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
 
 
-def make_optimizer(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+def make_optimizer(
+    settings: StageSettings, schedule: optax.Schedule
+) -> optax.GradientTransformation:
     """AdamW (Loshchilov and Hutter 2019) on what the stage trains; frozen leaves keep no moments.
 
     Kernels decay, scales and biases do not: decay on a scale only changes the effective learning
     rate of the layer before it.
     """
-    adamw = optax.adamw(schedule, weight_decay=config.weight_decay, mask=_is_kernel)
+    adamw = optax.adamw(schedule, weight_decay=settings.weight_decay, mask=_is_kernel)
     return optax.multi_transform(
         {"trainable": adamw, "frozen": optax.set_to_zero()},
-        lambda params: label_parameters(params, config.stage),
+        lambda params: label_parameters(params, settings.stage),
     )
 
 

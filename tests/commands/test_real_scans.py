@@ -8,7 +8,7 @@ from rich.console import Console
 from sklearn.datasets import load_sample_images
 
 from oct_jax import load
-from oct_jax.commands.train import train
+from oct_jax.commands.train import train_stage
 from oct_jax.data.manifest import read_manifest
 from oct_jax.data.split import leaking_patients
 from oct_jax.runs.folder import read_settings
@@ -23,7 +23,7 @@ def test_frozen_stage_on_real_scans(real_scans, real_weights, tmp_path):
         "views=1",
     ]
     told = io.StringIO()
-    summary = train(read_settings(words), Console(file=told, width=200))
+    summary = train_stage(read_settings(words), Console(file=told, width=200))
 
     # Far above the 34 % that size, border and contrast alone give; seeds lie around 90 %.
     assert summary["test"]["accuracy"] > 0.75

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oct_jax import CLASSES, load
-from oct_jax.commands.train import is_best
 from oct_jax.model.protocol import build
 from oct_jax.runs.best import restore_best
 from oct_jax.runs.folder import read_run_config
+from oct_jax.train.scoring import is_best
 
 # One worker runs them all, so that the run that they look at is trained once.
 pytestmark = pytest.mark.xdist_group("trained_run")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from oct_jax import UserError, load
-from oct_jax.commands.train import train
+from oct_jax.commands.train import train_stage
 from oct_jax.data.phantom import PhantomSource
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.explain.gradcam import saliency
@@ -47,9 +47,9 @@ def small_run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         words = ["backbone=my_backbone:Small", f"run={folder / 'run'}", *settings]
-        train(read_settings(["stage=frozen", *words]), Console(quiet=True))
+        train_stage(read_settings(["stage=frozen", *words]), Console(quiet=True))
         again = [f"run={folder / 'run'}", "batch_size=8", "epochs=2", "learning_rate=1e-3"]
-        train(read_settings(["stage=finetune", *again]), Console(quiet=True))
+        train_stage(read_settings(["stage=finetune", *again]), Console(quiet=True))
         yield folder / "run"
 
 
@@ -110,7 +110,7 @@ def test_an_unknown_backbone_is_told(name, line):
 def test_what_a_backbone_cannot_do_is_told_before_anything_is_written(words, line, tmp_path):
     words = ["stage=frozen", f"run={tmp_path / 'run'}", "phantom_patients=24", *words]
     with pytest.raises(UserError, match=re.escape(line)):
-        train(read_settings(words), Console(quiet=True))
+        train_stage(read_settings(words), Console(quiet=True))
     assert not (tmp_path / "run").exists()
 
 

@@ -1,4 +1,3 @@
-import chz
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oct_jax.commands.settings import TrainConfig
 from oct_jax.train.optimizer import label_parameters, learning_rate_schedule, make_optimizer
+from oct_jax.train.settings import finetune, frozen
 from oct_jax.types import UserError
 
 PARAMS = {
@@ -30,14 +29,14 @@ def test_a_leaf_without_an_owner_is_an_error():
 
 
 def test_frozen_leaves_hold_no_moments():
-    config = TrainConfig(stage="frozen")
+    config = frozen()
     state = make_optimizer(config, optax.constant_schedule(1e-3)).init(PARAMS)
     moments = [leaf.size for leaf in jax.tree.leaves(state) if leaf.ndim]
     assert sum(moments) == 2 * sum(leaf.size for leaf in jax.tree.leaves(PARAMS["head"]))
 
 
 def test_kernels_decay_and_biases_do_not():
-    config = TrainConfig(stage="finetune", weight_decay=0.1)
+    config = finetune(weight_decay=0.1)
     optimizer = make_optimizer(config, optax.constant_schedule(1.0))
     zeros = jax.tree.map(jnp.zeros_like, PARAMS)
     updates, _ = optimizer.update(zeros, optimizer.init(PARAMS), PARAMS)
@@ -52,9 +51,7 @@ def test_kernels_decay_and_biases_do_not():
     schedule=st.sampled_from(["cosine", "constant"]),
 )
 def test_schedule_rises_to_the_peak_and_never_above_it(epochs, warmup, per_epoch, schedule):
-    config = TrainConfig(
-        stage="frozen", epochs=epochs, warmup_epochs=warmup, schedule=schedule, learning_rate=0.1
-    )
+    config = frozen(epochs=epochs, warmup_epochs=warmup, schedule=schedule, learning_rate=0.1)
     rates = learning_rate_schedule(config, per_epoch)
     total = max(1, round(epochs * per_epoch))
     values = np.array([float(rates(step)) for step in range(total)])
@@ -63,10 +60,3 @@ def test_schedule_rises_to_the_peak_and_never_above_it(epochs, warmup, per_epoch
     assert (values >= 0).all()
     assert (np.diff(values[: peak + 1]) > 0).all()
     assert (np.diff(values[peak:]) <= 1e-9).all()
-
-
-def test_stage_defaults():
-    frozen = TrainConfig(stage="frozen")
-    finetune = chz.replace(frozen, stage="finetune")
-    assert (frozen.peak_learning_rate, frozen.total_epochs) == (3e-3, 10)
-    assert finetune.peak_learning_rate == 1e-5

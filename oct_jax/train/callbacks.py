@@ -1,0 +1,71 @@
+"""What training reports while it runs, and to whom: callbacks in place of a console."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """How an epoch stands.
+
+    Attributes:
+      step: finished steps of the stage.
+      total_steps: of the stage.
+      loss: mean training loss of the epoch so far.
+      accuracy: mean training accuracy of the epoch so far, in [0, 1].
+    """
+
+    step: int
+    total_steps: int
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One row of the history.
+
+    Attributes:
+      epoch: 1 for the first.
+      step: finished steps of the stage.
+      loss: mean training loss, class-weighted and smoothed.
+      accuracy: on the augmented training scans, in [0, 1].
+      val_loss: unweighted cross-entropy of the validation scans.
+      val_accuracy: in [0, 1].
+      val_balanced_accuracy: mean recall of the classes, in [0, 1].
+      learning_rate: of the epoch's last step.
+      skipped: steps left out so far, because a float16 gradient was not finite.
+      images_per_second: training scans a second, validation included.
+    """
+
+    epoch: int
+    step: int
+    loss: float
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
+    val_balanced_accuracy: float
+    learning_rate: float
+    skipped: int
+    images_per_second: float
+
+
+class Callback:
+    """Is called while a stage trains; override what is of interest.
+
+    Callbacks cannot change what is computed, only end it early: a resumed stage gives the same bits
+    whoever listens.
+    """
+
+    def on_start(self, step: int, total_steps: int) -> None:
+        """Before the first step of this process; `step` is above 0 where training resumes."""
+
+    def on_step(self, report: StepReport) -> None:
+        """Every ten steps, and at the end of an epoch."""
+
+    def on_epoch(self, metrics: EpochMetrics) -> bool | None:
+        """After an epoch was validated and saved; True ends the stage here."""
+
+    def on_message(self, line: str) -> None:
+        """Something that a person should know, in a line."""

@@ -1,0 +1,351 @@
+"""The training loop of one stage: a function of values, without a folder or a console.
+
+from oct_jax.train import finetune, frozen, train
+
+result = train(model, variables, scans, preprocess, frozen())
+result = train(model, result.variables, scans, preprocess, finetune(epochs=5))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import grain
+import jax
+import numpy as np
+import optax
+
+from oct_jax.data.preprocess import Preprocess
+from oct_jax.data.source import Source
+from oct_jax.model.protocol import ModelConfig, Variables, build
+from oct_jax.train.callbacks import Callback, EpochMetrics, StepReport
+from oct_jax.train.feeds import Feed, feature_feed, image_feed
+from oct_jax.train.loss import class_weights
+from oct_jax.train.optimizer import learning_rate_schedule, make_optimizer
+from oct_jax.train.precision import has_failed
+from oct_jax.train.scoring import is_best
+from oct_jax.train.settings import StageSettings
+from oct_jax.train.step import (
+    StepRules,
+    TrainState,
+    TrainStep,
+    data_mesh,
+    distribute,
+    empty_totals,
+    initial_state,
+    jit_step,
+    make_train_step,
+    replicate,
+    run_key,
+)
+from oct_jax.types import UserError
+
+# Steps between two looks at the state: often enough to be live, rare enough not to stall a device.
+STEPS_BETWEEN_LOOKS = 10
+
+
+class Restored(NamedTuple):
+    """A restored checkpoint.
+
+    Attributes:
+      state: of training.
+      meta: the JSON values saved with it.
+      damaged: a line for each newer checkpoint that was damaged, and was set aside.
+    """
+
+    state: TrainState
+    meta: dict[str, Any]
+    damaged: Sequence[str] = ()
+
+
+@runtime_checkable
+class Checkpoints(Protocol):
+    """Where a stage keeps what it needs to resume, and its best variables."""
+
+    def restore_last(self, state: TrainState, batches: grain.DatasetIterator) -> Restored | None:
+        """The newest saved state; None where there is none. Sets the position of `batches`."""
+        ...
+
+    def save_last(
+        self, step: int, state: TrainState, batches: grain.DatasetIterator, meta: dict[str, Any]
+    ) -> None:
+        """Saves all that a resumed stage needs."""
+        ...
+
+    def save_best(self, step: int, variables: Variables, meta: dict[str, Any]) -> None:
+        """Saves variables that replace the best so far; returns when they are saved."""
+        ...
+
+    def restore_best(self, shapes: Variables) -> tuple[Variables, dict[str, Any]]:
+        """The best variables as NumPy arrays, and what was saved with them."""
+        ...
+
+
+class InMemory:
+    """Checkpoints of a stage that ends with its process: the best variables alone are kept."""
+
+    def __init__(self) -> None:
+        self._best: tuple[Variables, dict[str, Any]] | None = None
+
+    def restore_last(self, state: TrainState, batches: grain.DatasetIterator) -> None:
+        """See `Checkpoints`."""
+
+    def save_last(
+        self, step: int, state: TrainState, batches: grain.DatasetIterator, meta: dict[str, Any]
+    ) -> None:
+        """See `Checkpoints`."""
+
+    def save_best(self, step: int, variables: Variables, meta: dict[str, Any]) -> None:
+        """See `Checkpoints`."""
+        self._best = jax.tree.map(np.array, variables), meta
+
+    def restore_best(self, shapes: Variables) -> tuple[Variables, dict[str, Any]]:
+        """See `Checkpoints`."""
+        assert self._best is not None, "no epoch was finished"
+        return self._best
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a stage ended with.
+
+    Attributes:
+      variables: of the best epoch, NumPy arrays in the unfolded form that a next stage begins from.
+      best: metrics of that epoch.
+      history: metrics of the epochs that this call trained.
+    """
+
+    variables: Variables
+    best: EpochMetrics
+    history: tuple[EpochMetrics, ...]
+
+
+def train(
+    model: ModelConfig,
+    variables: Variables,
+    scans: Source,
+    preprocess: Preprocess,
+    settings: StageSettings,
+    *,
+    optimizer: optax.GradientTransformation | None = None,
+    callbacks: Sequence[Callback] = (),
+    checkpoints: Checkpoints | None = None,
+    cache_folder: Path | None = None,
+) -> Trained:
+    """Trains one stage, or what its checkpoints say is left of it.
+
+    All that changes is in the checkpoint or is a function of (seed, step), so an interrupted stage
+    resumes to the same bits.
+
+    Args:
+      model: of the variables; its dropout, dtype and remat are set from `settings`.
+      variables: that the stage begins with, float32.
+      scans: with splits `train` and `val`.
+      preprocess: from a scan to the model's input.
+      settings: of the stage.
+      optimizer: in place of AdamW with the settings' schedule, of `optax.multi_transform` over
+        frozen and trained leaves; see `oct_jax.train.optimizer.make_optimizer`. The settings'
+        learning rate is then only reported.
+      callbacks: are told of steps and epochs, and may end the stage early.
+      checkpoints: None keeps the best variables in memory.
+      cache_folder: where features of a frozen backbone are kept; None: a temporary folder.
+
+    Raises:
+      UserError: a class without training scans, no validation scans, a batch that the devices
+        cannot share, or a loss that is not finite.
+    """
+    train_scans, val_scans = scans.select("train"), scans.select("val")
+    check_scans(train_scans, val_scans, num_classes=build(model).num_classes)
+    check_devices(settings)
+    if checkpoints is None:
+        checkpoints = InMemory()
+    with contextlib.ExitStack() as stack:
+        if settings.cache_features:
+            folder = cache_folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            feed = feature_feed(
+                model,
+                variables,
+                preprocess,
+                settings,
+                train=train_scans,
+                val=val_scans,
+                folder=folder,
+            )
+        else:
+            feed = image_feed(model, preprocess, settings, train=train_scans, val=val_scans)
+        stage = _Stage(model, preprocess, settings, train_scans.labels, len(val_scans), feed)
+        history = _run_epochs(stage, variables, optimizer, callbacks, checkpoints)
+    best_variables, best = checkpoints.restore_best(build(model).shapes)
+    return Trained(best_variables, EpochMetrics(**best), history)
+
+
+def check_scans(train_scans: Source, val_scans: Source, *, num_classes: int) -> None:
+    """Raises UserError where a class has no training scan, or there is none to validate on."""
+    counts = np.bincount(train_scans.labels, minlength=num_classes)
+    if not counts.all():
+        raise UserError(
+            f"{int((counts == 0).sum())} of {num_classes} classes have no training scans: add some,"
+            " or change the splits"
+        )
+    if not len(val_scans):
+        raise UserError("no scans in the val split: add some, or change the splits")
+
+
+def check_devices(settings: StageSettings) -> None:
+    """Raises UserError where the devices cannot share a batch, or the processes a cache."""
+    if settings.cache_features and jax.process_count() > 1:
+        raise UserError("cache_features=on: must be auto or off where several processes train")
+    parts = jax.device_count() * settings.accumulate
+    if settings.batch_size % parts:
+        raise UserError(
+            f"batch_size={settings.batch_size}: must be a multiple of {parts},"
+            f" devices ({jax.device_count()}) times accumulate ({settings.accumulate})"
+        )
+
+
+def trained_form(model: ModelConfig, settings: StageSettings) -> ModelConfig:
+    """The form of a model that a stage trains; the variables fit all forms."""
+    return dataclasses.replace(
+        model, dropout=settings.dropout, dtype=settings.precision, remat=settings.remat
+    )
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What a stage trains with, all of it fixed before the first step."""
+
+    model: ModelConfig
+    preprocess: Preprocess
+    settings: StageSettings
+    labels: np.ndarray
+    val_scans: int
+    feed: Feed
+
+    def steps_until(self, epoch: int) -> int:
+        """Steps after which every training scan has been drawn `epoch` times."""
+        return math.ceil(epoch * len(self.labels) / self.settings.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_until(self.settings.epochs)
+
+
+def _run_epochs(
+    stage: _Stage,
+    variables: Variables,
+    optimizer: optax.GradientTransformation | None,
+    callbacks: Sequence[Callback],
+    checkpoints: Checkpoints,
+) -> tuple[EpochMetrics, ...]:
+    """Trains from the last checkpoint, or from `variables`, to the stage's end.
+
+    The order in which things are restored and saved is what makes a killed run resume to the same
+    bits. Restored: state, then position in the data, then the best score so far. Saved at an
+    epoch's end: the best variables, then the last state that says they are best; then callbacks
+    hear of it. A kill between any two repeats work that gives the same files again.
+    """
+    settings, batches = stage.settings, stage.feed.batches
+    schedule = learning_rate_schedule(settings, len(stage.labels) / settings.batch_size)
+    optimizer = optimizer or make_optimizer(settings, schedule)
+    step_function = _compile_step(stage, optimizer)
+    mesh = data_mesh()
+    key = run_key(settings.seed, mesh)
+
+    state = replicate(initial_state(variables, optimizer, settings.precision), mesh)
+    meta: dict[str, Any] = {"epoch": 0, "highest": 0.0}
+    restored = checkpoints.restore_last(state, batches)
+    if restored is not None:
+        state, meta = restored.state, restored.meta
+        for line in restored.damaged:
+            _tell(callbacks, f"warning: damaged checkpoint set aside: {line}")
+        _tell(callbacks, f"resumes after step {int(state.step)} of {stage.total_steps}")
+    for callback in callbacks:
+        callback.on_start(int(state.step), stage.total_steps)
+
+    history: list[EpochMetrics] = []
+    while meta["epoch"] < settings.epochs:
+        epoch = meta["epoch"] + 1
+        began, first, last = time.monotonic(), int(state.step), stage.steps_until(epoch)
+        for step in range(first + 1, last + 1):
+            state = step_function(state, distribute(next(batches), mesh), key)
+            if step % STEPS_BETWEEN_LOOKS == 0:
+                _look(state, stage, callbacks)
+            if step % settings.checkpoint_steps == 0 and step < last:
+                checkpoints.save_last(step, state, batches, meta)
+        _look(state, stage, callbacks)
+        step = int(state.step)
+        loss, accuracy = _means(state)
+        validation = stage.feed.validate(Variables(state.params, state.stats))
+        metrics = EpochMetrics(
+            epoch=epoch,
+            step=step,
+            loss=loss,
+            accuracy=accuracy,
+            val_loss=validation["loss"],
+            val_accuracy=validation["accuracy"],
+            val_balanced_accuracy=validation["balanced_accuracy"],
+            learning_rate=float(np.asarray(schedule(step - 1))),
+            skipped=int(state.loss_scale.skipped),
+            images_per_second=(step - first) * settings.batch_size / (time.monotonic() - began),
+        )
+        state = state._replace(totals=replicate(empty_totals(), mesh))
+        score = metrics.val_balanced_accuracy
+        meta = {"epoch": epoch, "highest": max(meta["highest"], score)}
+        if is_best(score, meta["highest"], stage.val_scans):
+            best = Variables(state.params, state.stats)
+            checkpoints.save_best(step, best, dataclasses.asdict(metrics))
+        checkpoints.save_last(step, state, batches, meta)
+        history.append(metrics)
+        # A list: all are told, also where the first already wants to stop.
+        wishes = [callback.on_epoch(metrics) for callback in callbacks]
+        if any(wishes):
+            break
+    return tuple(history)
+
+
+def _compile_step(stage: _Stage, optimizer: optax.GradientTransformation) -> TrainStep:
+    settings, model = stage.settings, build(trained_form(stage.model, stage.settings))
+    weights = class_weights(stage.labels, classes=model.num_classes, mode=settings.class_weights)
+    rules = StepRules(
+        train_backbone=settings.stage == "finetune",
+        update_statistics=settings.update_statistics,
+        label_smoothing=settings.label_smoothing,
+        precision=settings.precision,
+        accumulate=settings.accumulate,
+        cached_features=settings.cache_features,
+    )
+    step = make_train_step(model, stage.preprocess, optimizer, weights, rules)
+    return jit_step(step, data_mesh())
+
+
+def _look(state: TrainState, stage: _Stage, callbacks: Sequence[Callback]) -> None:
+    """Reports how training stands; stops a stage whose loss is no longer finite."""
+    step, settings = int(state.step), stage.settings
+    if has_failed(state.loss_scale, settings.precision):
+        raise UserError(
+            f"{settings.stage}: the loss is not finite near step {step} ({settings.precision},"
+            f" {int(state.loss_scale.skipped)} steps skipped); lower learning_rate"
+            f" ({settings.learning_rate:g}) or use precision=float32"
+        )
+    report = StepReport(step, stage.total_steps, *_means(state))
+    for callback in callbacks:
+        callback.on_step(report)
+
+
+def _tell(callbacks: Sequence[Callback], line: str) -> None:
+    for callback in callbacks:
+        callback.on_message(line)
+
+
+def _means(state: TrainState) -> tuple[float, float]:
+    """Mean loss and accuracy of the epoch so far."""
+    scans = max(int(state.totals.scans), 1)
+    return float(state.totals.loss) / scans, int(state.totals.correct) / scans

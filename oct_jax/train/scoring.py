@@ -1,0 +1,64 @@
+"""Scores of variables on validation scans, and which epoch is the best."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import numpy as np
+from jaxtyping import Float32, Int32
+
+from oct_jax.data.preprocess import Preprocess
+from oct_jax.data.source import Source
+from oct_jax.model.fold import fold
+from oct_jax.model.inference import predict_source
+from oct_jax.model.protocol import ModelConfig, Variables, build
+from oct_jax.train.loss import weighted_cross_entropy
+
+
+def is_best(balanced_accuracy: float, highest: float, scans: int) -> bool:
+    """Whether an epoch replaces the best one: it is within a standard error of the highest.
+
+    On some hundred validation scans the highest score is mostly luck, and often an early epoch's;
+    of the epochs without a significant difference to it, the latest has the most annealed weights.
+    This is the one-standard-error rule (Breiman et al. 1984, section 3.4.3), with later for
+    simpler; the error is Agresti and Coull's (1998), which is not 0 where all scans were right.
+    On n scans of accuracy p the margin is about sqrt(p (1 - p) / n).
+
+    Args:
+      balanced_accuracy: of this epoch, in [0, 1].
+      highest: of the epochs so far, this one included.
+      scans: that both were measured on.
+    """
+    likely = (highest * scans + 2) / (scans + 4)
+    return balanced_accuracy >= highest - math.sqrt(likely * (1 - likely) / (scans + 4))
+
+
+def score(
+    model: ModelConfig,
+    variables: Variables,
+    source: Source,
+    preprocess: Preprocess,
+    *,
+    threads: int,
+) -> dict[str, float]:
+    """Scores of the folded model on every scan of a source; see `scores_of`.
+
+    Every process scores all scans by itself, on its own first device.
+    """
+    folded, config = fold(jax.tree.map(np.asarray, variables), model)
+    outputs = predict_source(build(config), folded, source, preprocess, threads=threads)
+    return scores_of(np.asarray(outputs.logits), source.labels)
+
+
+def scores_of(
+    logits: Float32[np.ndarray, "scans classes"], labels: Int32[np.ndarray, "scans"]
+) -> dict[str, float]:
+    """Unweighted cross-entropy, accuracy, and balanced accuracy (the mean recall of classes)."""
+    ones, predicted = np.ones(logits.shape[-1], np.float32), logits.argmax(-1)
+    recalls = [np.mean(predicted[labels == label] == label) for label in np.unique(labels)]
+    return {
+        "loss": float(weighted_cross_entropy(logits, labels, ones, label_smoothing=0.0)),
+        "accuracy": float(np.mean(predicted == labels)),
+        "balanced_accuracy": float(np.mean(recalls)),
+    }
