@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from msgspec import Struct
+from msgspec import Struct, field
 from onnx import ModelProto
 from rich.console import Console
 
@@ -309,7 +309,7 @@ class _DataReport(Struct):
 class _Provenance(Struct):
     """What is read of `provenance.json`; it holds more."""
 
-    data: _DataReport = _DataReport()
+    data: _DataReport = field(default_factory=_DataReport)
     weights: dict[str, Any] = {}
     seed: Count | None = None
     created: str | None = None
