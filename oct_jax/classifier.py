@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import overload
+from typing import TypeAlias, overload
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Array, Float32, UInt8
+from PIL import Image
 
-from oct_jax.arrays import ScanArray
+from oct_jax.data.inputs import grey_levels, list_scans
 from oct_jax.data.preprocess import (
     Geometry,
     Preprocess,
@@ -19,7 +20,6 @@ from oct_jax.data.preprocess import (
     resize_scan,
     to_scan_coordinates,
 )
-from oct_jax.data.readers import read_scan, shape_problem
 from oct_jax.decision.calibration import softmax
 from oct_jax.decision.rule import DecisionRule, decide
 from oct_jax.explain.gradcam import METHODS, PREDICTED, Method, explain_all, make_explain
@@ -29,7 +29,7 @@ from oct_jax.prediction import Decision, Prediction
 from oct_jax.types import CLASSES, Referral, UserError
 
 # Free in its sizes: a sequence may hold scans of several, so no item may bind them for the others.
-Scan = str | os.PathLike[str] | UInt8[np.ndarray, "_height _width"]
+Scan: TypeAlias = str | os.PathLike[str] | Image.Image | UInt8[np.ndarray | Array, "_height _width"]
 
 
 @dataclass(frozen=True)
@@ -90,29 +90,32 @@ class Classifier:
     def predict(self, scans: Scan) -> Prediction: ...
 
     @overload
-    def predict(self, scans: Sequence[Scan]) -> list[Prediction]: ...
+    def predict(self, scans: Iterable[Scan]) -> list[Prediction]: ...
 
-    def predict(self, scans: Scan | Sequence[Scan]) -> Prediction | list[Prediction]:
+    def predict(self, scans: Scan | Iterable[Scan]) -> Prediction | list[Prediction]:
         """Classifies one scan, or several.
 
         Args:
-          scans: a path, a grey uint8 array of shape (height, width), or a sequence of such.
+          scans: a path, a Pillow picture, or a grey uint8 array (of NumPy or JAX) of shape (height,
+            width); or several: a sequence or an iterator of such, or an array of shape (scans,
+            height, width).
 
         Returns:
           One `Prediction`, or a list in the order of `scans`.
 
         Raises:
+          TypeError: `scans` is nothing of that.
           UserError: a file is not a readable scan, or an array is not a grey uint8 scan.
         """
-        if isinstance(scans, str | os.PathLike | np.ndarray):
-            return self.predict([scans])[0]
-        if not scans:
+        several, is_several = list_scans(scans)
+        if not several:
             return []
         forward = make_forward(self.model, self.preprocess)
         size = BATCH_SIZES[-1]
-        chunks = (scans[start : start + size] for start in range(0, len(scans), size))
+        chunks = (several[start : start + size] for start in range(0, len(several), size))
         batches = (np.stack([self._prepare(scan) for scan in chunk]) for chunk in chunks)
-        return to_predictions(predict_all(forward, self.variables, batches), self.rule)
+        predictions = to_predictions(predict_all(forward, self.variables, batches), self.rule)
+        return predictions if is_several else predictions[0]
 
     @overload
     def explain(
@@ -122,7 +125,7 @@ class Classifier:
     @overload
     def explain(
         self,
-        scans: Sequence[Scan],
+        scans: Iterable[Scan],
         target: str | None = None,
         method: Method = "gradcam",
         flip: bool = False,
@@ -130,7 +133,7 @@ class Classifier:
 
     def explain(
         self,
-        scans: Scan | Sequence[Scan],
+        scans: Scan | Iterable[Scan],
         target: str | None = None,
         method: Method = "gradcam",
         flip: bool = False,
@@ -147,22 +150,22 @@ class Classifier:
           One `Explanation`, or a list in the order of `scans`.
 
         Raises:
+          TypeError: as for `predict`.
           UserError: as for `predict`; or an unknown target or method.
         """
-        if isinstance(scans, str | os.PathLike | np.ndarray):
-            return self.explain([scans], target, method, flip)[0]
+        several, is_several = list_scans(scans)
         if target is not None and target not in CLASSES:
             raise UserError(f"target={target}: must be one of {', '.join(CLASSES)}")
         if method not in METHODS:
             raise UserError(f"method={method}: must be one of {', '.join(METHODS)}")
-        if not scans:
+        if not several:
             return []
         index = PREDICTED if target is None else CLASSES.index(target)
         placed: list[Geometry] = []
 
         def batches():
-            for start in range(0, len(scans), BATCH_SIZES[-1]):
-                pixels = [_read(scan) for scan in scans[start : start + BATCH_SIZES[-1]]]
+            for start in range(0, len(several), BATCH_SIZES[-1]):
+                pixels = [grey_levels(scan) for scan in several[start : start + BATCH_SIZES[-1]]]
                 placed.extend(geometry(scan, self.preprocess) for scan in pixels)
                 resized = np.stack([resize_scan(one, self.preprocess) for one in pixels])
                 yield resized, np.full(len(resized), index, np.int32)
@@ -170,26 +173,14 @@ class Classifier:
         program = make_explain(self.model, self.preprocess, method, flip=flip)
         outputs, maps = explain_all(program, self.variables, batches())
         predictions = to_predictions(outputs, self.rule)
-        return [
+        explanations = [
             Explanation(said, target or said.label, method, cells, where, self.preprocess)
             for said, cells, where in zip(predictions, maps, placed, strict=True)
         ]
+        return explanations if is_several else explanations[0]
 
-    def _prepare(self, scan: Scan) -> np.ndarray:
-        return resize_scan(_read(scan), self.preprocess)
-
-
-def _read(scan: Scan) -> ScanArray:
-    pixels = scan if isinstance(scan, np.ndarray) else read_scan(scan)
-    if pixels.ndim != 2 or pixels.dtype != np.uint8 or not pixels.size:
-        raise UserError(
-            f"array of shape {pixels.shape}, {pixels.dtype}: a scan is grey uint8 of shape"
-            " (height, width); files of other kinds are converted when given as paths"
-        )
-    problem = shape_problem(*pixels.shape)
-    if problem:
-        raise UserError(f"array: {problem}")
-    return pixels
+    def _prepare(self, scan: object) -> np.ndarray:
+        return resize_scan(grey_levels(scan), self.preprocess)
 
 
 def to_predictions(outputs: Outputs, rule: DecisionRule | None) -> list[Prediction]:

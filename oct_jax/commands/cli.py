@@ -7,9 +7,11 @@ and a mistake must not wait for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from oct_jax.commands.entry import make_console
 from oct_jax.commands.parsing import HelpRequested, parse, refuse_control_characters
+from oct_jax.commands.scan_files import find_tasks
 from oct_jax.commands.settings import (
     AuditConfig,
     EvaluateConfig,
@@ -73,10 +75,11 @@ def explain(words: list[str]) -> None:
     scans = [word for word in words if "=" not in word and not word.startswith("-")]
     config = parse(ExplainConfig, [word for word in words if word not in scans], {})
     _check_scans(scans)
+    found = find_tasks(scans, None if config.out is None else Path(config.out).expanduser())
     find_run(config.run)
     from oct_jax.commands.explain import explain
 
-    explain(scans, config, make_console())
+    explain(found, config, make_console())
 
 
 def export(words: list[str]) -> None:

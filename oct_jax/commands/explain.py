@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from oct_jax.arrays import ScanArray
 from oct_jax.classifier import Classifier, Explanation, enlarge
-from oct_jax.commands.scan_files import SUFFIX, Task, find_tasks
+from oct_jax.commands.scan_files import SUFFIX, Task, Tasks
 from oct_jax.commands.settings import ExplainConfig
 from oct_jax.data.manifest import read_manifest
 from oct_jax.data.preprocess import resize_scan
@@ -59,19 +59,18 @@ class Trained:
     hashes: frozenset[str]
 
 
-def explain(words: Sequence[str], config: ExplainConfig, console: Console) -> None:
+def explain(found: Tasks, config: ExplainConfig, console: Console) -> None:
     """Writes a page and a JSON file for every scan; see `ExplainConfig`.
 
     Args:
-      words: scans, folders and patterns.
+      found: the scans, as `find_tasks` gives them for `config.out`.
       config: the settings.
       console: is told two lines a scan.
 
     Raises:
-      UserError: no run, no scans; or, after all others are done, the scans that failed.
+      UserError: no run; or, after all others are done, the scans that failed.
     """
     out = None if config.out is None else Path(config.out).expanduser()
-    found = find_tasks(words, out)
     for line in found.lines():
         console.print(line, markup=False)
     tasks, folders = found.tasks, found.folders

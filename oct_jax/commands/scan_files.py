@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from oct_jax.data.manifest import summarize
 from oct_jax.types import UserError
 
 SUFFIX = ".explained"
@@ -48,6 +47,8 @@ class Tasks:
         """What a person should know, a line each."""
         if not self.skipped:
             return []
+        from oct_jax.data.manifest import summarize  # reads pictures, which nothing else here does
+
         named = summarize([str(path) for path in self.skipped])
         return [f"{len(self.skipped)} files skipped, whose endings are not {_endings()}: {named}"]
 

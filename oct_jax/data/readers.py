@@ -159,8 +159,29 @@ def _grey(image: ImageFile.ImageFile, data: bytes) -> ScanArray:
         if levels is not None:
             return levels
     picture = _colour_of_16_bits(image, data) if _is_16_bit_colour(image) else image
+    return _levels(picture)
+
+
+def grey_picture(picture: Image.Image) -> ScanArray:
+    """The grey levels of an open Pillow picture, as `decode_scan` has them of a file's.
+
+    16-bit colour is out of its reach: Pillow keeps the high byte only.
+
+    Raises:
+      UnreadableScan: damaged, a shape that no scanner makes, or pixels without a sure meaning.
+    """
+    problem = shape_problem(picture.height, picture.width)
+    try:
+        if not problem:
+            return _levels(picture)
+    except (_Refusal, OSError, SyntaxError, ValueError) as error:
+        problem = " ".join(str(error).split())
+    raise UnreadableScan(f"{picture.mode} picture", problem)
+
+
+def _levels(picture: Image.Image) -> ScanArray:
     picture.load()
-    ImageOps.exif_transpose(picture, in_place=True)
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):
         return _from_integers(np.asarray(picture))
     if picture.mode == "F":

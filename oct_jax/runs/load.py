@@ -22,8 +22,11 @@ def load(run: str | os.PathLike[str] = "runs/default") -> Classifier:
     """Loads the best checkpoint of a run's latest stage.
 
     Raises:
+      TypeError: `run` is not a path.
       UserError: there is no run, or none of its stages has finished an epoch.
     """
+    if not isinstance(run, (str, os.PathLike)):
+        raise TypeError(f"run must be the path of a run folder, not {type(run).__name__}")
     folder = Path(run).expanduser()
     stage = latest_stage(folder)
     config = read_run_config(folder)

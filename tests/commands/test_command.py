@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from oct_jax.commands.entry import run
+from oct_jax.commands.entry import make_console, run
 from oct_jax.files import write_atomic
 from oct_jax.types import UserError
 
@@ -169,3 +169,9 @@ def test_only_regular_files_are_replaced(tmp_path):
         with pytest.raises(OSError, match="not a regular file"):
             write_atomic(path, "content")
         assert not path.is_file()
+
+
+def test_what_looks_like_markup_in_a_path_is_printed_as_it_is(capsys):
+    console = make_console()
+    console.print("runs/[x]/[red]:smile:")
+    assert capsys.readouterr().out == "runs/[x]/[red]:smile:\n"

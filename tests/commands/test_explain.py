@@ -130,6 +130,25 @@ def test_the_newest_run_is_taken(tmp_path, monkeypatch):
     assert latest_run(tmp_path / "runs").name == "new"
 
 
+def test_scans_may_be_iterators_stacks_pictures_and_jax_arrays(run):
+    classifier, source = load(run), PhantomSource(patients=24, seed=2)
+    scans = [source.read(index) for index in range(2)]
+    expected = classifier.predict(scans)
+    pictures = map(Image.fromarray, scans)
+    for several in (iter(scans), pictures, np.stack(scans), jax.numpy.stack(scans)):
+        for one, other in zip(classifier.predict(several), expected, strict=True):
+            np.testing.assert_array_equal(one.logits, other.logits)
+    alone = classifier.predict(jax.numpy.asarray(scans[0]))
+    np.testing.assert_allclose(alone.logits, expected[0].logits, atol=1e-4)
+    assert classifier.explain(Image.fromarray(scans[0])).scan_shape == scans[0].shape
+    assert len(classifier.explain(np.stack(scans))) == 2
+    for wrong in (None, b"scan.png", 3):
+        with pytest.raises(TypeError):
+            classifier.predict(wrong)
+        with pytest.raises(TypeError):
+            load(wrong)
+
+
 def test_batches_and_single_scans_agree(run):
     classifier, source = load(run), PhantomSource(patients=24, seed=2)
     scans = [source.read(index) for index in range(9)]
