@@ -165,10 +165,7 @@ def resize_scan(
         return _resize_around_retina(scan, preprocess.size, spacing)
     spans = _of_shape(scan.shape, preprocess)
     rows, columns = spans.rows, spans.columns
-    box = (columns.start, rows.start, columns.start + columns.extent, rows.start + rows.extent)
-    resized = Image.fromarray(scan).resize(
-        (columns.length, rows.length), Image.Resampling.BICUBIC, box
-    )
+    resized = _resample(scan, rows, columns)
     padded = np.zeros((preprocess.size, preprocess.size), np.uint8)
     padded[
         rows.padding : rows.padding + rows.length,
@@ -186,7 +183,21 @@ def _resize_around_retina(
     filled = fill_borders(scan, retina)
     top, left = int(spans.rows.start), int(spans.columns.start)
     cut = cut_window(filled, top, left, window, retina.background)
-    return np.array(Image.fromarray(cut).resize((size, size), Image.Resampling.BICUBIC))
+    return _resample(cut, Span(0, window[0], 0, size), Span(0, window[1], 0, size))
+
+
+def _resample(
+    scan: UInt8[np.ndarray, "_rows _columns"], rows: Span, columns: Span
+) -> UInt8[np.ndarray, "_length _length_of_columns"]:
+    """Pillow's bicubic: first every row to the new width, then every column to the new height.
+
+    In two calls, because which direction one call begins with depends on Pillow's version.
+    """
+    bicubic = Image.Resampling.BICUBIC
+    across = (columns.start, 0, columns.start + columns.extent, scan.shape[0])
+    narrow = Image.fromarray(scan).resize((columns.length, scan.shape[0]), bicubic, across)
+    down = (0, rows.start, columns.length, rows.start + rows.extent)
+    return np.array(narrow.resize((columns.length, rows.length), bicubic, down))
 
 
 def to_scan_coordinates(

@@ -31,11 +31,14 @@ WINDOW = (320, 512)
 
 WHITE = 240
 """Grey levels from here on are a border's; JPEG leaves some of a white border below 255."""
+WHITE_CELL = 64
+"""Of 255: a cell with this share of white pixels, a quarter, belongs to a border."""
 CELL = 4
-_SMALLEST = 64  # a shorter side has cells of one pixel
-_COMMON_HEIGHTS = (192, 640)
-_COMMON_WIDTHS = (384, 1000)
-_FULL_HEIGHT = 496
+SMALLEST = 64
+"""Where a side of the scan is shorter, a cell is one pixel."""
+COMMON_HEIGHTS = (192, 640)
+COMMON_WIDTHS = (384, 1000)
+FULL_HEIGHT = 496
 
 
 class Retina(NamedTuple):
@@ -80,11 +83,11 @@ def scan_window(
             max(1, round(columns * SPACING[1] / lateral)),
         )
     height, width = scan_shape
-    if not _COMMON_HEIGHTS[0] <= height <= _COMMON_HEIGHTS[1]:
-        rows = max(1, (height * rows + _FULL_HEIGHT // 2) // _FULL_HEIGHT)
-    if width >= _COMMON_WIDTHS[1]:
+    if not COMMON_HEIGHTS[0] <= height <= COMMON_HEIGHTS[1]:
+        rows = max(1, (height * rows + FULL_HEIGHT // 2) // FULL_HEIGHT)
+    if width >= COMMON_WIDTHS[1]:
         columns *= 2
-    elif width < _COMMON_WIDTHS[0]:
+    elif width < COMMON_WIDTHS[0]:
         columns = width
     return rows, columns
 
@@ -96,7 +99,7 @@ def find_retina(scan: ScanArray, rows: int) -> Retina:
       scan: uint8 grey, any shape from (1, 1).
       rows: of the window that the centroid is taken over, pixels.
     """
-    cell = CELL if min(scan.shape) >= _SMALLEST else 1
+    cell = CELL if min(scan.shape) >= SMALLEST else 1
     cells = _averages(scan, cell)
     white = _white_cells(scan, cell)
     above, below = _runs(white), _runs(white[::-1])
@@ -166,7 +169,7 @@ def _averages(levels: UInt8[np.ndarray, "h w"], cell: int) -> UInt8[np.ndarray, 
 def _white_cells(scan: ScanArray, cell: int) -> Bool[np.ndarray, "rows columns"]:
     """Cells of which a quarter is white, or more: a border may be one pixel wide."""
     white = (scan >= WHITE).view(np.uint8) * np.uint8(255)
-    return _averages(white, cell) >= 64
+    return _averages(white, cell) >= WHITE_CELL
 
 
 def _runs(white: Bool[np.ndarray, "rows columns"]) -> Int[np.ndarray, "columns"]:

@@ -33,6 +33,8 @@ def readme(about: Mapping[str, Any]) -> str:
         "outputs": _tensor_rows(any_size["outputs"]),
         "mobile_input": _tensor_rows(mobile["inputs"]),
         "size": size,
+        "resize": _RESIZES[about["preprocessing"]["resize"]],
+        "resize_yourself": _RESIZE_YOURSELF[about["preprocessing"]["resize"] == "retina"],
         "lowest": about["lowest_onnxruntime"],
         "opset": about["opset"],
         "labels": ", ".join(about["labels"]),
@@ -248,6 +250,18 @@ _TENSORS = {
     "outlier_score": "above 1: unlike the training scans, defer",
 }
 
+_RESIZES = {
+    "squash": "squash",
+    "letterbox": "letterbox (the aspect ratio kept, black bands)",
+    "crop": "the central square, resized",
+    "retina": "white borders filled, a window of fixed physical size around the retina, resized",
+}
+_RESIZE_YOURSELF = (
+    "Resize with an antialiased bicubic filter (a\nplain bilinear one changes the answers), or take"
+    " `resized` of `classifier.onnx`;",
+    "Take `resized` of `classifier.onnx`;",
+)
+
 _README = """\
 # $name: retinal OCT B-scans as CNV, DME, DRUSEN or NORMAL
 
@@ -268,7 +282,7 @@ $input
 
 $outputs
 
-The preprocessing is in the graph: squash to $size x $size by antialiased bicubic interpolation in
+The preprocessing is in the graph: $resize to $size x $size by antialiased bicubic interpolation in
 8-bit steps as Pillow does it, grey to channels, z-score. Give it the scan as it is. Colour becomes
 grey before: (19595 R + 38470 G + 7471 B + 32768) >> 16.
 
@@ -277,8 +291,7 @@ grey before: (19595 R + 38470 G + 7471 B + 32768) >> 16.
 $mobile_input
 
 The outputs have the same names, `heatmap` is over the resized scan. The input is float32 and of
-one fixed size because accelerators take nothing else. Resize with an antialiased bicubic filter (a
-plain bilinear one changes the answers), or take `resized` of `classifier.onnx`;
+one fixed size because accelerators take nothing else. $resize_yourself
 `golden/*.resized.pgm` show what should come out. By onnxruntime's checker: $usability.
 
 ## From probabilities to a referral

@@ -26,6 +26,8 @@ from onnx import ModelProto, TensorProto, compose, helper, numpy_helper
 from oct_jax.classifier import Classifier
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.decision.outliers import OutlierModel
+from oct_jax.export.builder import GraphBuilder
+from oct_jax.export.preprocessing import carry_to_scan, prepare_scans
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config, NNXModel, last_activation
 from oct_jax.model.protocol import Variables, build
 from oct_jax.types import CLASSES, UserError
@@ -64,11 +66,6 @@ def make_graphs(classifier: Classifier) -> Graphs:
     if not isinstance(classifier.model, NNXModel):
         raise UserError(
             f"{type(classifier.model).__name__}: only runs of backbone=mobilenetv3 can be exported"
-        )
-    if classifier.preprocess.resize != "squash":
-        raise UserError(
-            f"resize={classifier.preprocess.resize}: the exported graph can only squash a scan;"
-            " train a run with resize=squash to export it"
         )
     trunk = make_trunk(classifier.variables, classifier.model.config, classifier.preprocess)
     return Graphs(_any_size(classifier, trunk), _mobile(classifier, trunk))
@@ -125,7 +122,7 @@ def _expand_hard_sigmoids(model: ModelProto) -> ModelProto:
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     made_by = {node.output[0]: node for node in model.graph.node}
     uses = Counter(name for node in model.graph.node for name in node.input)
-    graph = _Graph()
+    graph = GraphBuilder()
     for node in model.graph.node:
         if node.op_type != "HardSigmoid":
             graph.nodes.append(node)
@@ -150,46 +147,21 @@ def _expand_hard_sigmoids(model: ModelProto) -> ModelProto:
     return model
 
 
-class _Graph:
-    """Nodes and constants as they are added; equal scalar constants are one."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: dict[str, TensorProto] = {}
-
-    def add(
-        self, operator: str, *inputs: str | np.ndarray | np.generic, name: str = "", **attributes
-    ) -> str:
-        """Appends a node and returns the name of its one output."""
-        output = name or f"{operator.lower()}_{len(self.nodes)}"
-        names = [item if isinstance(item, str) else self.constant(item) for item in inputs]
-        self.nodes.append(helper.make_node(operator, names, [output], name=output, **attributes))
-        return output
-
-    def constant(self, value: np.ndarray | np.generic, name: str = "") -> str:
-        """The name of a constant, made on first use."""
-        array = np.asarray(value)
-        name = name or f"{array.dtype}_{'x'.join(map(str, array.shape))}_{array.tolist()}"
-        if name not in self.initializers:
-            self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
-        return name
-
-    def shape(self, *sizes: int) -> np.ndarray:
-        """A shape as the operand of Reshape, Expand or Resize."""
-        return np.array(sizes, np.int64)
-
-
 def _any_size(classifier: Classifier, trunk: ModelProto) -> ModelProto:
     size = classifier.preprocess.size
-    graph = _Graph()
-    resized = _resize_scans(graph, size)
-    graph.add("Cast", resized, to=TensorProto.UINT8, name="resized")
-    grey = graph.add("Unsqueeze", resized, graph.shape(1))
+    graph = GraphBuilder()
+    prepared = prepare_scans(graph, classifier.preprocess)
+    graph.add("Cast", prepared.resized, to=TensorProto.UINT8, name="resized")
+    grey = graph.add("Unsqueeze", prepared.resized, graph.shape(1))
     levels = graph.add("Cast", grey, to=TensorProto.FLOAT)
     cells = _network(graph, classifier, trunk, levels)
     over_scan = _enlarge(graph, cells, graph.shape(size, size))
-    shape = graph.add("Shape", "scans", start=1)
-    graph.add("Squeeze", _enlarge(graph, over_scan, shape), graph.shape(1), name="heatmap")
+    if classifier.preprocess.resize == "squash":
+        shape = graph.add("Shape", "scans", start=1)
+        graph.add("Squeeze", _enlarge(graph, over_scan, shape), graph.shape(1), name="heatmap")
+    else:
+        over_input = graph.add("Squeeze", over_scan, graph.shape(1))
+        carry_to_scan(graph, over_input, prepared, size, name="heatmap")
     scans = ("scans", TensorProto.UINT8, ["batch", "height", "width"])
     outputs = _outputs(classifier, trunk, "batch", ["height", "width"])
     return _finish(
@@ -197,80 +169,10 @@ def _any_size(classifier: Classifier, trunk: ModelProto) -> ModelProto:
     )
 
 
-def _resize_scans(graph: _Graph, size: int) -> str:
-    """`scans` squashed to (batch, size, size) in float64 by Pillow's arithmetic on 8-bit grey.
-
-    Each axis is a product with a matrix of whole numbers, rounded to grey levels: columns first,
-    then rows. ONNX's Resize is not used because its rounding differs in one pixel of 15,000 by a
-    grey level, enough to move a heatmap by 0.02 where a ReLU of the head opens.
-    """
-    scans = graph.add("Cast", "scans", to=TensorProto.DOUBLE)
-    width = graph.add("Shape", "scans", start=2, end=3)
-    height = graph.add("Shape", "scans", start=1, end=2)
-    columns = _resize_matrix(graph, width, size, axis=0)
-    narrow = _to_levels(graph, graph.add("MatMul", scans, columns))
-    rows = _resize_matrix(graph, height, size, axis=1)
-    return _to_levels(graph, graph.add("MatMul", rows, narrow))
-
-
-def _resize_matrix(graph: _Graph, count: str, size: int, *, axis: int) -> str:
-    """Pillow's coefficients in units of 2^-22, whole numbers in float64.
-
-    The `count` pixels lie along `axis`, the `size` places that they are resized to along the other
-    one. Each place has the antialiased bicubic filter (a = -1/2) around its centre, between the
-    first and the last pixel that Pillow takes, with a sum of about 1. (One matrix and a Transpose
-    would do, but onnxruntime 1.18 fuses those into an operator that it then does not have.)
-    """
-    places = np.expand_dims(np.arange(size) + 0.5, axis)
-    zero, one, two, half = (np.float64(value) for value in (0, 1, 2, 0.5))
-    pixels = graph.add("Cast", graph.add("Squeeze", count), to=TensorProto.DOUBLE)
-    along = graph.add("Range", zero, pixels, one)
-    positions = graph.add("Unsqueeze", along, graph.shape(1 - axis))
-    scale = graph.add("Div", pixels, np.float64(size))
-    stretch = graph.add("Max", scale, one)
-    centres = graph.add("Mul", graph.constant(places, f"resize/places_{axis}"), scale)
-    reach = graph.add("Mul", stretch, two)
-    # Truncation and floor agree here but below 0, where there are no pixels either way.
-    first = graph.add("Floor", graph.add("Add", graph.add("Sub", centres, reach), half))
-    last = graph.add("Floor", graph.add("Add", graph.add("Add", centres, reach), half))
-    taken = graph.add(
-        "And",
-        graph.add("GreaterOrEqual", positions, first),
-        graph.add("Less", positions, last),
-    )
-    offset = graph.add("Add", graph.add("Sub", positions, centres), half)
-    x = graph.add("Abs", graph.add("Div", offset, stretch))
-
-    def polynomial(*coefficients: float) -> str:
-        value: str | np.generic = np.float64(coefficients[0])
-        for coefficient in coefficients[1:]:
-            product = graph.add("Mul", value, x)
-            value = graph.add("Add", product, np.float64(coefficient)) if coefficient else product
-        return str(value)
-
-    # Keys 1981, a = -1/2: 3/2 x^3 - 5/2 x^2 + 1 to 1, then -1/2 x^3 + 5/2 x^2 - 4 x + 2 to 2.
-    near, far = polynomial(1.5, -2.5, 0, 1), polynomial(-0.5, 2.5, -4, 2)
-    outer = graph.add("Where", graph.add("Less", x, two), far, zero)
-    bell = graph.add("Where", graph.add("Less", x, one), near, outer)
-    weights = graph.add("Where", taken, bell, zero)
-    total = graph.add("ReduceSum", weights, graph.shape(axis), keepdims=1)
-    units = graph.add("Mul", graph.add("Div", weights, total), np.float64(2**22))
-    # To the nearest, halves away from 0; Floor(|x| + 1/2) where ONNX's Round takes halves to even.
-    nearest = graph.add("Floor", graph.add("Add", graph.add("Abs", units), half))
-    return graph.add("Mul", graph.add("Sign", units), nearest)
-
-
-def _to_levels(graph: _Graph, sums: str) -> str:
-    """Sums in units of 2^-22 rounded to grey levels from 0 to 255, still float64."""
-    raised = graph.add("Add", sums, np.float64(2**21))
-    levels = graph.add("Floor", graph.add("Mul", raised, np.float64(2**-22)))
-    return graph.add("Clip", levels, np.float64(0), np.float64(255))
-
-
 def _mobile(classifier: Classifier, trunk: ModelProto) -> ModelProto:
     size = classifier.preprocess.size
     trunk = _expand_hard_sigmoids(trunk)
-    graph = _Graph()
+    graph = GraphBuilder()
     cells = _network(graph, classifier, trunk, "scan")
     over_scan = _enlarge(graph, cells, graph.shape(size, size))
     graph.add("Reshape", over_scan, graph.shape(1, size, size), name="heatmap")
@@ -278,7 +180,7 @@ def _mobile(classifier: Classifier, trunk: ModelProto) -> ModelProto:
     return _finish(graph, trunk, scan, _outputs(classifier, trunk, 1, [size, size]))
 
 
-def _network(graph: _Graph, classifier: Classifier, trunk: ModelProto, levels: str) -> str:
+def _network(graph: GraphBuilder, classifier: Classifier, trunk: ModelProto, levels: str) -> str:
     """From grey levels (batch, 1, size, size) to all outputs but `heatmap`.
 
     Returns:
@@ -327,7 +229,7 @@ def _network(graph: _Graph, classifier: Classifier, trunk: ModelProto, levels: s
     return _of_predicted(graph, logits, heatmaps, rows, columns)
 
 
-def _normalise(graph: _Graph, levels: str, preprocess: Preprocess, *, name: str) -> None:
+def _normalise(graph: GraphBuilder, levels: str, preprocess: Preprocess, *, name: str) -> None:
     """Grey to channels and z-score; see `oct_jax.data.preprocess.normalise`."""
     mean = np.array(preprocess.mean, np.float64)[None, :, None, None]
     std = np.array(preprocess.std, np.float64)[None, :, None, None]
@@ -335,7 +237,7 @@ def _normalise(graph: _Graph, levels: str, preprocess: Preprocess, *, name: str)
     graph.add("Add", scaled, (-mean / std).astype(np.float32), name=name)
 
 
-def _activate(graph: _Graph, x: str, activation: str) -> tuple[str, str]:
+def _activate(graph: GraphBuilder, x: str, activation: str) -> tuple[str, str]:
     """The activation of the head's hidden layer, and its slope."""
     if activation == "relu":
         hidden = graph.add("Relu", x)
@@ -351,17 +253,17 @@ def _activate(graph: _Graph, x: str, activation: str) -> tuple[str, str]:
     return graph.add("Mul", x, gate), slope
 
 
-def _above_zero(graph: _Graph, x: str) -> str:
+def _above_zero(graph: GraphBuilder, x: str) -> str:
     """What is not negative, kept above 0 so that one may divide by it."""
     return graph.add("Clip", x, np.float32(_TINY))
 
 
-def _is_above_zero(graph: _Graph, x: str) -> str:
+def _is_above_zero(graph: GraphBuilder, x: str) -> str:
     """1 where what is not negative is above 0, and 0 where it is 0."""
     return graph.add("Div", x, _above_zero(graph, x))
 
 
-def _of_predicted(graph: _Graph, logits: str, heatmaps: str, rows: int, columns: int) -> str:
+def _of_predicted(graph: GraphBuilder, logits: str, heatmaps: str, rows: int, columns: int) -> str:
     """The map of the class with the largest logit; logits closer than 1e-4 share."""
     classes = len(CLASSES)
     apart = graph.add("Reshape", logits, graph.shape(-1, 1, 1, classes))
@@ -375,7 +277,7 @@ def _of_predicted(graph: _Graph, logits: str, heatmaps: str, rows: int, columns:
     return graph.add("Reshape", chosen, graph.shape(-1, 1, rows, columns))
 
 
-def _outlier_score(graph: _Graph, pooled: str, model: OutlierModel) -> None:
+def _outlier_score(graph: GraphBuilder, pooled: str, model: OutlierModel) -> None:
     """`decision.outliers.squared_distance` over its threshold."""
     ones = graph.constant(np.ones((len(model.mean), 1), np.float32), "outliers/ones")
     square = graph.add("MatMul", graph.add("Mul", pooled, pooled), ones)
@@ -402,7 +304,7 @@ def _outlier_score(graph: _Graph, pooled: str, model: OutlierModel) -> None:
     graph.add("Reshape", score, graph.shape(-1), name="outlier_score")
 
 
-def _enlarge(graph: _Graph, maps: str, size: str | np.ndarray) -> str:
+def _enlarge(graph: GraphBuilder, maps: str, size: str | np.ndarray) -> str:
     """Bilinear between the centres of the cells, without smoothing, as `Explanation.heatmap`."""
     # Absent inputs given as empty ones: the checker for phones takes "" for a free shape.
     nothing = np.zeros(0, np.float32)
@@ -440,7 +342,7 @@ def _shape_of(value: onnx.ValueInfoProto) -> list[int]:
 
 
 def _finish(
-    graph: _Graph,
+    graph: GraphBuilder,
     trunk: ModelProto,
     scan: tuple[str, int, list],
     outputs: Mapping[str, tuple[int, list]],

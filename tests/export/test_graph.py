@@ -23,7 +23,7 @@ from oct_jax.export.verify import run as answers_of
 from oct_jax.model.fold import fold
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
 from oct_jax.model.protocol import Variables, build
-from oct_jax.types import CLASSES, UserError
+from oct_jax.types import CLASSES
 
 SIZE = 64
 
@@ -270,9 +270,16 @@ def test_a_run_without_a_rule_has_no_outlier_score(case):
     np.testing.assert_allclose(found["probabilities"][0], wanted / wanted.sum(), rtol=1e-4)
 
 
-@pytest.mark.parametrize("resize", ["letterbox", "crop"])
-def test_only_squash_is_exported(case, resize):
-    classifier = case[0]
+@pytest.mark.parametrize("resize", ["letterbox", "crop", "retina"])
+def test_every_resize_is_exported(scans, resize):
+    classifier = random_classifier(*FORMS[0])
     other = replace(classifier, preprocess=replace(classifier.preprocess, resize=resize))
-    with pytest.raises(UserError, match=f"resize={resize}.*squash"):
-        make_graphs(other)
+    session = open_graph(make_graphs(other).any_size)
+    for scan in scans[:2]:
+        found = answers_of(session, {"scans": scan[None]})
+        explained = other.explain(scan)
+        np.testing.assert_array_equal(found["resized"][0], resize_scan(scan, other.preprocess))
+        np.testing.assert_allclose(found["logits"][0], explained.prediction.logits, atol=1e-3)
+        cells = found["heatmaps"][0, CLASSES.index(explained.target)]
+        heatmap = replace(explained, cells=cells).heatmap
+        np.testing.assert_allclose(found["heatmap"][0], heatmap, atol=1e-4)
