@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from oct_jax.arrays import AnyArray, ScanBatch
-from oct_jax.data.loader import in_order
 from oct_jax.data.preprocess import Preprocess, normalise
 from oct_jax.data.source import Source
 from oct_jax.model.protocol import Model, Variables
@@ -91,6 +90,8 @@ def predict_source(
       threads: that read and resize scans.
       every: 1 for all scans, n for each n-th.
     """
+    from oct_jax.data.loader import in_order  # imports Grain, which few scans do not need
+
     size = BATCH_SIZES[-1]
     batches = in_order(source, preprocess, batch_size=size, threads=threads, every=every)
     forward = make_forward(model, preprocess)
