@@ -94,7 +94,9 @@ if __name__ == "__main__":
         count += len(next(batches)[1])
     print(count / (time.perf_counter() - began), flush=True)
 """
+RETINA = replace(PREPROCESS, resize="retina")
 FORMS = {"folder": "512x496 JPEGs", "records": "prepared records", "cache": "prepared cache"}
+SQUASHED, WINDOWED = "ours, 512x496 JPEGs", "ours, 512x496 JPEGs, resize=retina"
 KEPT = "ours, any form, later epochs of up to 21,000 scans: kept in memory"
 
 
@@ -112,6 +114,8 @@ def main(words: list[str]) -> None:
         for _ in range(rounds):
             for form, told in FORMS.items():
                 rates.setdefault(f"ours, {told}", []).append(ours(root / form, seconds, kept=False))
+            rate = ours(root / "folder", seconds, kept=False, preprocess=RETINA)
+            rates.setdefault(WINDOWED, []).append(rate)
             kept = ours(root / "folder", seconds, kept=True)
             rates.setdefault(KEPT, []).append(kept)
             for workers in WORKERS if given["peers"] else ():
@@ -149,15 +153,15 @@ def open_train(path: Path, repeats: int) -> Source:
     return replace(source, **{name: getattr(source, name) * repeats for name in lists})
 
 
-def batches_of(source: Source) -> Iterator[jax.Array]:
+def batches_of(source: Source, preprocess: Preprocess) -> Iterator[jax.Array]:
     """Training batches as the model eats them."""
-    stream = training_stream(source, PREPROCESS, STRENGTHS, batch_size=BATCH, seed=0)
-    to_input = jax.jit(lambda images: normalise(images, PREPROCESS))
+    stream = training_stream(source, preprocess, STRENGTHS, batch_size=BATCH, seed=0)
+    to_input = jax.jit(lambda images: normalise(images, preprocess))
     for batch in prefetch(stream, threads=os.cpu_count() or 1):
         yield to_input(batch["image"])
 
 
-def ours(path: Path, seconds: float, *, kept: bool) -> float:
+def ours(path: Path, seconds: float, *, kept: bool, preprocess: Preprocess = PREPROCESS) -> float:
     """Scans a second of our loader, the z-score included.
 
     `kept` reads a short list, which the loader keeps in memory; the epoch that fills the memory
@@ -165,7 +169,7 @@ def ours(path: Path, seconds: float, *, kept: bool) -> float:
     """
     source = open_train(path, 1 if kept else REPEATS)
     with mock.patch.object(loader, "MEMORY_BYTES", loader.MEMORY_BYTES if kept else 0):
-        batches = batches_of(source)
+        batches = batches_of(source, preprocess)
         for _ in range(2 + SCANS // BATCH):
             next(batches).block_until_ready()
         count, began = 0, time.perf_counter()
@@ -192,6 +196,7 @@ def show(rates: dict[str, list[float]]) -> None:
         print(
             f"| {name} | {rate:.0f} | {min(rates[name]):.0f} to {max(rates[name]):.0f} | {ratio} |"
         )
+    print(f"resize=retina / squash: {median[WINDOWED] / median[SQUASHED]:.2f}")
     if not peers:
         print("no torchvision: name a Python that has torch and torchvision with peers=PYTHON")
 
