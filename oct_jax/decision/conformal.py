@@ -50,12 +50,21 @@ def coverage_range(coverage: float, calibration: int, tested: int) -> tuple[floa
 
     With n calibration scans of a class the coverage that a threshold reaches is
     Beta(k, n + 1 - k) distributed (Vovk 2012); of m test scans the covered ones are then
-    beta-binomial. The range is that of the normal approximation with its exact mean and variance.
+    beta-binomial.
+
+    Args:
+      coverage: asked for, in (0, 1).
+      calibration: scans of the class that the threshold was fitted on.
+      tested: scans of the class that coverage is measured on.
+
+    Returns:
+      (low, high) in [0, 1]; (1, 1) where the calibration scans are too few for a threshold.
     """
+    from scipy.stats import betabinom  # slow to import, and only reports need it
+
     rank = int(np.ceil((calibration + 1) * coverage - 1e-9))
     if rank > calibration:
         return 1.0, 1.0
-    mean = rank / (calibration + 1)
-    variance = mean * (1 - mean) / (calibration + 2)
-    spread = np.sqrt(variance + (mean * (1 - mean) - variance) / max(tested, 1))
-    return max(0.0, mean - 1.96 * spread), min(1.0, mean + 1.96 * spread)
+    scans = max(tested, 1)
+    low, high = betabinom(scans, rank, calibration + 1 - rank).interval(0.95)
+    return float(low) / scans, float(high) / scans

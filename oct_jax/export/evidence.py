@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,9 +123,8 @@ def share(hits: int, scans: int) -> list[float]:
     """[share, low, high, scans] with Wilson's 95 % interval (Wilson 1927)."""
     if not scans:
         return [0.0, 0.0, 1.0, 0]
-    z = 1.959964
-    rate = hits / scans
-    centre = (rate + z * z / (2 * scans)) / (1 + z * z / scans)
-    half = z / (1 + z * z / scans) * math.sqrt(rate * (1 - rate) / scans + (z / (2 * scans)) ** 2)
-    low, high = min(centre - half, rate), max(centre + half, rate)
-    return [rate, max(0.0, low), min(1.0, high), scans]
+    from scipy.stats import binomtest  # slow to import, and only reports need it
+
+    rate, ends = hits / scans, binomtest(hits, scans).proportion_ci(0.95, method="wilson")
+    # Rounding may put an end on the wrong side of the share itself, at 0 and at 1.
+    return [rate, min(float(ends.low), rate), max(float(ends.high), rate), scans]
