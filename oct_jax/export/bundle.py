@@ -3,7 +3,6 @@
 classifier.onnx          scans of any size and number, preprocessing inside
 classifier_mobile.onnx   one resized scan, every shape fixed, for phones' accelerators
 classifier_int8.onnx     the same in 8-bit integers, where it is as good
-*.ort                    each in onnxruntime's own format, for its reduced builds
 bundle.json              all that the metadata of the files says, and how they were tested
 golden/                  synthetic scans with the expected outputs of every stage
 README.md  MODEL_CARD.md  verify.py  LICENSE  SHA256SUMS
@@ -12,12 +11,12 @@ README.md  MODEL_CARD.md  verify.py  LICENSE  SHA256SUMS
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import importlib.metadata
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,8 @@ from oct_jax.export import documents
 from oct_jax.export.evidence import Split, answer, figures, read_split
 from oct_jax.export.golden import encode_pgm, make_golden
 from oct_jax.export.graph import IR_VERSION, OPSET, make_graphs
-from oct_jax.export.ort_format import convert
 from oct_jax.export.quantize import Quantized, left_out, search
+from oct_jax.export.staging import check_place, staging
 from oct_jax.export.verify import SUMS, mobile_usability, verify
 from oct_jax.files import Count, Sha256, read_json
 from oct_jax.model.protocol import digest_of
@@ -68,19 +67,24 @@ def export(config: ExportConfig, console: Console) -> Path:
         the bundle should go.
     """
     run = find_run(config.run)
-    classifier = load(run)
     out = run / "export" if config.out is None else Path(config.out).expanduser()
-    if out.exists() and not (out / SUMS).is_file():
-        raise UserError(f"{out}: exists and is not a bundle; give another out=")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
-        folder = Path(beside) / "bundle"
-        folder.mkdir()
-        write_bundle(folder, run, classifier, config, console)
-        problems = verify(folder)
-        if problems:
-            raise UserError(f"{run}: its bundle does not verify, so none is written: {problems[0]}")
-        _replace(folder, out)
+    check_place(out)
+    classifier = load(run)
+    try:
+        with staging(out) as folder:
+            write_bundle(folder, run, classifier, config, console)
+            problems = verify(folder)
+            if problems:
+                raise UserError(
+                    f"{run}: its bundle does not verify, so none is written: {problems[0]}"
+                )
+    except Exception as error:
+        # onnxruntime, which writes models of its own, has no type for a full disk.
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        raise UserError(
+            f"{out}: the disk is full; nothing was kept: free space, then run the same command"
+        ) from error
     console.print(f"{out}: whole; `python {out / 'verify.py'}` checks it anywhere", markup=False)
     return out
 
@@ -110,9 +114,12 @@ def write_bundle(
         models["classifier_int8"] = quantized.model
     for name, model in models.items():
         _write_model(folder, name, model, about)
-    _write_golden(folder, golden, int8=quantized.model is not None)
+    _write_golden(folder, golden, about["model"]["sha256"], int8=quantized.model is not None)
     about |= {
-        "files": {f"{name}.onnx": _interface(model) for name, model in models.items()},
+        "files": {
+            f"{name}.onnx": _interface(model) | {"sha256": _sha256(folder / f"{name}.onnx")}
+            for name, model in models.items()
+        },
         "mobile_usability": mobile_usability(folder),
         "int8": quantized.report,
         "test": measured,
@@ -181,11 +188,12 @@ def describe(run: Path, classifier: Classifier) -> dict[str, Any]:
 def sums_of(folder: Path) -> str:
     """The lines of `SHA256SUMS`, as `sha256sum -c` reads them."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
-    lines = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n"
-        for path in paths
-    ]
+    lines = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in paths]
     return "".join(lines)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _quantize(
@@ -235,7 +243,6 @@ def _write_model(folder: Path, name: str, model: ModelProto, about: Mapping[str,
         model.metadata_props.add(key=key, value=value)
     path = folder / f"{name}.onnx"
     path.write_bytes(model.SerializeToString(deterministic=True))
-    path.with_suffix(".ort").write_bytes(convert(path))
 
 
 def metadata(about: Mapping[str, Any]) -> dict[str, str]:
@@ -246,7 +253,7 @@ def metadata(about: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _write_golden(folder: Path, golden: Any, *, int8: bool) -> None:
+def _write_golden(folder: Path, golden: Any, model_sha256: str, *, int8: bool) -> None:
     where = folder / "golden"
     where.mkdir()
     for name, scan in golden.scans.items():
@@ -257,8 +264,13 @@ def _write_golden(folder: Path, golden: Any, *, int8: bool) -> None:
         found = answer((folder / "classifier_int8.onnx").read_bytes(), split)
         for case, probabilities in zip(golden.answers, found.probabilities, strict=True):
             case["int8_probabilities"] = probabilities.tolist()
-    told = {"synthetic": True, "made_by": "oct_jax.data.phantom", "scans": golden.answers}
-    _write_json(where / "golden.json", told)
+    content = {
+        "synthetic": True,
+        "made_by": "oct_jax.data.phantom",
+        "model_sha256": model_sha256,
+        "scans": golden.answers,
+    }
+    _write_json(where / "golden.json", content)
 
 
 def _interface(model: ModelProto) -> dict[str, Any]:
@@ -335,11 +347,3 @@ def _write_json(path: Path, value: Any) -> None:
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
-
-
-def _replace(folder: Path, out: Path) -> None:
-    """Puts a whole folder in place of an old one; at no time is there half of either."""
-    if out.exists():
-        os.replace(out, folder.parent / "old")
-    os.replace(folder, out)
-    os.chmod(out, 0o755)

@@ -7,13 +7,23 @@ installed it also asks onnxruntime's checker whether phones' accelerators take t
 
 Exit code: 0 where everything holds, 1 where something does not (each named in a line), 2 where the
 folder is no bundle.
+
+The list of files in SHA256SUMS is closed: it must be complete, and nothing may lie beside it. That
+finds damage and mix-ups; whoever can rewrite every file of a bundle can forge it all.
 """
 
-from __future__ import annotations
+import os
+import sys
+
+if __name__ == "__main__":
+    # Nothing is imported from the folder of this file: a `numpy.py` there would be run as NumPy.
+    # `os` and `sys` were imported when Python started.
+    _here = os.path.realpath(os.path.dirname(__file__) or ".")
+    sys.path[:] = [path for path in sys.path if os.path.realpath(path or ".") != _here]
 
 import hashlib
 import json
-import sys
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +33,7 @@ import onnxruntime
 
 SUMS = "SHA256SUMS"
 MODELS = ("classifier", "classifier_mobile", "classifier_int8")
+DOCUMENTS = ("README.md", "MODEL_CARD.md", "verify.py", "bundle.json", "golden/golden.json")
 PROBABILITY, HEATMAP, RESIZED, OUTLIER = 1e-3, 0.05, 0.01, 0.01
 """Largest differences from the golden answers: of a probability, of a heatmap (of its peak 1), the
 mean of the resized scan's grey levels, and of the outlier score as a share of it. Rounding differs
@@ -30,6 +41,15 @@ between processors; a wrong preprocessing is off by ten times as much."""
 INT8_PROBABILITY = 0.1
 """Integer kernels differ more: from the golden answers of the int8 model itself."""
 _RUNS = 20
+_PREFIX = "oct_jax."
+_METADATA = ("format", "labels", "preprocessing", "decision", "model", "run", "research_use")
+"""What every model's metadata must hold, and bundle.json the same."""
+# What reading JSON of another form than export's raises.
+_WRONG_FORM = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
+
+
+class BundleError(Exception):
+    """What does not hold, in one line; the file's name first."""
 
 
 def verify(folder: Path) -> list[str]:
@@ -37,56 +57,72 @@ def verify(folder: Path) -> list[str]:
 
     Returns:
       What does not hold, a line each, the file's name first.
-
-    Raises:
-      FileNotFoundError: the folder is no bundle.
     """
-    problems = check_sums(folder)
+    try:
+        problems = check_files(folder)
+        if not problems:
+            problems = _check_models(folder)
+    except BundleError as error:
+        problems = [str(error)]
     for problem in problems:
-        print(f"FAILED  {problem}")
+        print(f"FAILED  {_printable(problem)}")
+    return [_printable(problem) for problem in problems]
+
+
+def check_files(folder: Path) -> list[str]:
+    """Files that are missing, changed, renamed, or not part of the bundle."""
+    listed = read_sums(folder)
+    present = files_in(folder)
+    digests = {name: _sha256(folder / name) for name in sorted(present)}
+    expected = _expected_files(folder) if {"bundle.json", "golden/golden.json"} <= present else None
+    missing = sorted(set(listed) - present)
+    problems = []
+    for name in sorted(present - set(listed)):
+        former = [old for old in missing if listed[old] == digests[name]]
+        if former:
+            missing.remove(former[0])
+            problems.append(f"{name}: renamed, was {former[0]}")
+        else:
+            problems.append(f"{name}: not part of the bundle (not in {SUMS})")
+    problems += [f"{name}: missing" for name in missing]
+    problems += [
+        f"{name}: changed since it was exported (SHA-256 differs)"
+        for name in sorted(present & set(listed))
+        if digests[name] != listed[name]
+    ]
     if problems:
         return problems  # what follows would only repeat them
-    about = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
-    print(f"{folder}: {about['research_use']}")
-    print("sums: every file is as it was exported")
-    for path in sorted(path for path in folder.iterdir() if path.stem in MODELS):
-        if path.suffix in (".onnx", ".ort"):
-            problems += _check_model(folder, path)
-    print(f"mobile accelerators: {describe_usability(mobile_usability(folder))}")
-    return problems
+    required = expected or set(DOCUMENTS)
+    problems += [f"{name}: not in {SUMS}" for name in sorted(required - set(listed))]
+    return problems + [f"{name}: not part of a bundle" for name in sorted(set(listed) - required)]
 
 
-def check_sums(folder: Path) -> list[str]:
-    """Files that are missing, changed, or not part of the bundle."""
-    listed = {}
-    for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
-        digest, _, name = line.partition("  ")
-        listed[name] = digest
-    problems = []
-    for name, digest in sorted(listed.items()):
-        path = folder / name
-        if not path.is_file():
-            problems.append(f"{name}: missing")
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            problems.append(f"{name}: changed since it was exported (SHA-256 differs)")
-    for name in ("bundle.json", "classifier.onnx", "classifier_mobile.onnx", "golden/golden.json"):
-        if name not in listed:
-            problems.append(f"{name}: not in {SUMS}")
-    return problems
+def read_sums(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file by its name, from `SHA256SUMS`."""
+    listed: dict[str, str] = {}
+    for number, line in enumerate(_text(folder, SUMS).split("\n")[:-1], 1):
+        match = re.fullmatch(r"([0-9a-f]{64})  ([^\\:\x00-\x1f]+)", line)
+        parts = match.group(2).split("/") if match else [""]
+        if match is None or "" in parts or ".." in parts or "." in parts:
+            raise BundleError(f"{SUMS}: line {number} is no checksum of a file of the bundle")
+        if match.group(2) in listed:
+            raise BundleError(f"{SUMS}: line {number} lists {match.group(2)} again")
+        listed[match.group(2)] = match.group(1)
+    return listed
 
 
 def read_pgm(path: Path) -> np.ndarray:
-    """A binary 8-bit PGM file as uint8 (height, width)."""
+    """A binary 8-bit PGM file, as the bundle holds them, as uint8 (height, width)."""
     data = path.read_bytes()
-    kind, size, levels = data.split(b"\n", 3)[:3]
-    width, height = map(int, size.split())
-    if kind != b"P5" or levels != b"255":
-        raise ValueError(f"{path}: not a binary 8-bit PGM file")
-    return np.frombuffer(data[-width * height :], np.uint8).reshape(height, width)
+    match = re.match(rb"P5\n([1-9][0-9]{0,5}) ([1-9][0-9]{0,5})\n255\n", data)
+    if match is None or len(data) - match.end() != int(match.group(1)) * int(match.group(2)):
+        raise BundleError(f"{path.name}: not a binary 8-bit PGM file")
+    shape = int(match.group(2)), int(match.group(1))
+    return np.frombuffer(data, np.uint8, offset=match.end()).reshape(shape)
 
 
 def open_model(path: Path) -> onnxruntime.InferenceSession:
-    """A session on the processor; `.onnx` or `.ort`."""
+    """A session on the processor."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -135,14 +171,14 @@ def mobile_usability(folder: Path) -> dict[str, dict[str, int]] | None:
     }
 
 
-def describe_usability(found: dict[str, dict[str, int]] | None) -> str:
+def describe_usability(usability: dict[str, dict[str, int]] | None) -> str:
     """The same in words."""
-    if found is None:
+    if usability is None:
         return "not checked (pip install onnx)"
     return "; ".join(
         f"{name} takes {parts['supported_nodes']} of {parts['nodes']} operators"
         f" in {parts['partitions']} partition(s)"
-        for name, parts in found.items()
+        for name, parts in usability.items()
     )
 
 
@@ -160,13 +196,74 @@ def main(words: list[str]) -> int:
     return 1 if problems else 0
 
 
-def _check_model(folder: Path, path: Path) -> list[str]:
+def files_in(folder: Path) -> set[str]:
+    """Names of all files below a folder but the sums; links are none, wherever they point."""
+    names = set()
+    for where, folders, files in os.walk(str(folder)):
+        for name in folders + files:
+            path = Path(where) / name
+            shown = path.relative_to(folder).as_posix()
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                raise BundleError(f"{shown}: not a regular file")
+            if path.is_file():
+                names.add(shown)
+    return names - {SUMS}
+
+
+def _expected_files(folder: Path) -> set[str]:
+    """The files that `bundle.json` and `golden.json` speak of, and the documents."""
+    about, golden = _json(folder, "bundle.json"), _json(folder, "golden/golden.json")
+    try:
+        names = {f"golden/{case[kind]}" for case in golden["scans"] for kind in ("scan", "resized")}
+        models = set(about["files"])
+    except _WRONG_FORM as error:
+        raise BundleError(f"bundle.json: not written by export ({_one_line(error)})") from error
+    if not {"classifier.onnx", "classifier_mobile.onnx"} <= models <= {f"{n}.onnx" for n in MODELS}:
+        raise BundleError(f"bundle.json: does not describe the models of a bundle ({models})")
+    return names | models | set(DOCUMENTS)
+
+
+def _check_models(folder: Path) -> list[str]:
+    about, golden = _json(folder, "bundle.json"), _json(folder, "golden/golden.json")
+    try:
+        print(f"{folder}: {_printable(str(about['research_use']))}")
+        print("sums: every file is as it was exported, and there is no other")
+        if golden["model_sha256"] != about["model"]["sha256"]:
+            return ["golden/golden.json: answers of another model than bundle.json describes"]
+        if not golden["scans"]:
+            return ["golden/golden.json: no golden scans"]
+        problems = []
+        for name in sorted(about["files"]):
+            if about["files"][name]["sha256"] != _sha256(folder / name):
+                problems.append(f"{name}: another file than bundle.json describes")
+            else:
+                problems += _check_model(folder, folder / name, about, golden["scans"])
+    except _WRONG_FORM as error:
+        raise BundleError(
+            f"bundle.json, golden/golden.json: not written by export ({_one_line(error)})"
+        ) from error
+    print(f"mobile accelerators: {describe_usability(mobile_usability(folder))}")
+    return problems
+
+
+def _check_metadata(path: Path, session: Any, about: dict[str, Any]) -> list[str]:
+    """Metadata of a model that `bundle.json` contradicts."""
+    metadata = session.get_modelmeta().custom_metadata_map
+    wrong = [name for name in _METADATA if _PREFIX + name not in metadata]
+    for key, text in metadata.items():
+        value = about.get(key[len(_PREFIX) :]) if key.startswith(_PREFIX) else None
+        if text != (value if isinstance(value, str) else json.dumps(value, sort_keys=True)):
+            wrong.append(key[len(_PREFIX) :])
+    return [f"{path.name}: its metadata and bundle.json disagree ({name})" for name in wrong[:1]]
+
+
+def _check_model(folder: Path, path: Path, about: dict[str, Any], cases: Any) -> list[str]:
     """Runs one model on the golden scans, and prints its differences, latency and size."""
     try:
         session = open_model(path)
     except Exception as error:
         return [f"{path.name}: onnxruntime does not load it ({_one_line(error)})"]
-    golden = json.loads((folder / "golden" / "golden.json").read_text(encoding="utf-8"))
+    problems = _check_metadata(path, session, about)
     int8 = path.stem == "classifier_int8"
     limits = {
         "probabilities": INT8_PROBABILITY if int8 else PROBABILITY,
@@ -175,9 +272,8 @@ def _check_model(folder: Path, path: Path) -> list[str]:
         "outlier_score": np.inf if int8 else OUTLIER,
     }
     worst = dict.fromkeys(limits, 0.0)
-    problems = []
     inputs: dict[str, np.ndarray] = {}
-    for case in golden["scans"]:
+    for case in cases:
         scan = read_pgm(folder / "golden" / case["scan"])
         resized = read_pgm(folder / "golden" / case["resized"])
         inputs = feed(session, scan, resized)
@@ -205,20 +301,56 @@ def _differences(
 ) -> dict[str, float]:
     wanted = case["int8_probabilities"] if int8 else case["probabilities"]
     predicted = int(np.argmax(case["logits"]))
-    said = outputs["heatmaps"][0, predicted]
-    found = {
-        "probabilities": float(np.abs(outputs["probabilities"][0] - wanted).max()),
-        "heatmaps": float(np.abs(said - np.array(case["heatmaps"][predicted])).max()),
+    heatmap = outputs["heatmaps"][0, predicted]
+    differences = {
+        "probabilities": _largest(outputs["probabilities"][0], wanted),
+        "heatmaps": _largest(heatmap, case["heatmaps"][predicted]),
     }
     if "outlier_score" in outputs:
-        found["outlier_score"] = abs(float(outputs["outlier_score"][0]) / case["outlier_score"] - 1)
+        score = float(outputs["outlier_score"][0])
+        differences["outlier_score"] = abs(score / case["outlier_score"] - 1)
     if "resized" in outputs:
         levels = outputs["resized"][0].astype(float) - resized
-        found["resized"] = float(np.abs(levels).mean())
-    return found
+        differences["resized"] = float(np.abs(levels).mean())
+    return differences
 
 
-def _one_line(error: Exception) -> str:
+def _largest(values: np.ndarray, wanted: Any) -> float:
+    expected = np.array(wanted, float)
+    if expected.shape != values.shape:
+        raise ValueError(f"golden answers of shape {expected.shape} instead of {values.shape}")
+    return float(np.abs(values - expected).max())
+
+
+def _json(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(_text(folder, name))
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{name}: not JSON ({_one_line(error)})") from error
+    if not isinstance(value, dict):
+        raise BundleError(f"{name}: not written by export")
+    return value
+
+
+def _text(folder: Path, name: str) -> str:
+    try:
+        return (folder / name).read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{name}: cannot be read ({_one_line(error)})") from error
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise BundleError(f"{path.name}: cannot be read ({_one_line(error)})") from error
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200]
 
 

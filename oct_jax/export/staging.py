@@ -1,0 +1,128 @@
+"""Where a bundle is built, and how it comes to its place: whole, or not at all.
+
+A bundle is built in a hidden folder beside its place, `.NAME.XXXXXXXX`, and then takes the place of
+an earlier one in one step. The hidden folder holds a marker file that is locked while the export
+runs: one with a marker that nobody locks was left by an export that was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+from typing import IO
+
+from oct_jax.export.verify import SUMS, BundleError, files_in, read_sums
+from oct_jax.types import UserError
+
+MARKER = "oct_jax-export.lock"
+_BUNDLE, _FORMER = "bundle", "former"
+# Of <fcntl.h> and <linux/fs.h>.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def check_place(out: Path) -> None:
+    """Refuses a place that a bundle cannot take without harm.
+
+    Raises:
+      UserError: a part of the path is not a folder, or there is something else than a bundle.
+    """
+    parent = next(parent for parent in out.absolute().parents if os.path.lexists(parent))
+    if not parent.is_dir():
+        raise UserError(f"out={out}: {parent} is not a folder; give another out=")
+    if not os.path.lexists(out):
+        return
+    if out.is_symlink() or not (out / SUMS).is_file() or not (out / "bundle.json").is_file():
+        raise UserError(f"{out}: exists and is not a bundle; give another out=")
+    try:
+        foreign = sorted(files_in(out) - read_sums(out).keys())
+    except BundleError as error:
+        raise UserError(
+            f"{out}: exists and is not a whole bundle ({error}); give another out="
+        ) from error
+    if foreign:
+        raise UserError(
+            f"{out}: holds {foreign[0]}, which is not part of its bundle; move it, or give another"
+            " out="
+        )
+
+
+@contextlib.contextmanager
+def staging(out: Path) -> Generator[Path]:
+    """An empty folder for a bundle, which becomes `out` on leaving without an error.
+
+    What killed exports to the same place left behind is removed first.
+
+    Raises:
+      UserError: see `check_place`.
+      OSError: a folder cannot be made.
+    """
+    remove_stale(out)
+    check_place(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        with (work / MARKER).open("w") as marker:
+            _lock(marker)
+            folder = work / _BUNDLE
+            folder.mkdir()
+            yield folder
+            os.chmod(folder, 0o755)
+            check_place(out)
+            _take_place(folder, out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def remove_stale(out: Path) -> None:
+    """Removes hidden folders of killed exports to `out`; restores an earlier bundle from them."""
+    pattern = f".{_escaped(out.name)}.????????"
+    for marker in out.parent.glob(f"{pattern}/{MARKER}"):
+        with marker.open("r+") as file:
+            if not _lock(file):
+                continue  # of an export that runs
+            former = marker.parent / _FORMER
+            if former.is_dir() and not os.path.lexists(out):
+                os.replace(former, out)
+            shutil.rmtree(marker.parent, ignore_errors=True)
+
+
+def _take_place(folder: Path, out: Path) -> None:
+    """Puts a whole folder in place of an earlier one."""
+    if not out.exists():
+        os.replace(folder, out)
+    elif not _exchange(folder, out):
+        # Between the two steps there is no bundle; after a kill `remove_stale` restores the former.
+        os.replace(out, folder.with_name(_FORMER))
+        os.replace(folder, out)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchanges two folders in one step; False where the system cannot."""
+    if sys.platform != "linux":
+        return False
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    paths = os.fsencode(first), os.fsencode(second)
+    return renameat2 is not None and not renameat2(
+        _AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE
+    )
+
+
+def _lock(file: IO[str]) -> bool:
+    """Locks a file as long as it is open; False where another process has, or none can tell."""
+    try:
+        import fcntl  # not on Windows
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
