@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias, overload
 
-import cv2
 import numpy as np
 from jaxtyping import Array, Float32, UInt8
 from PIL import Image
@@ -15,6 +15,7 @@ from PIL import Image
 from oct_jax.data.inputs import grey_levels, list_scans
 from oct_jax.data.preprocess import (
     Geometry,
+    HeatmapGrid,
     Preprocess,
     geometry,
     resize_scan,
@@ -23,6 +24,7 @@ from oct_jax.data.preprocess import (
 from oct_jax.decision.calibration import softmax
 from oct_jax.decision.rule import DecisionRule, decide
 from oct_jax.explain.gradcam import METHODS, PREDICTED, Method, explain_all, make_explain
+from oct_jax.model.grid import measure_grid
 from oct_jax.model.inference import BATCH_SIZES, Outputs, make_forward, predict_all
 from oct_jax.model.protocol import Model, Variables
 from oct_jax.prediction import Decision, Prediction
@@ -44,6 +46,7 @@ class Explanation:
         maximum 1, or all 0 where nothing speaks for the class.
       geometry: which part of the scan the model's input shows.
       preprocess: from the scan to the model's input.
+      grid: where the positions of `cells` look in the model's input.
     """
 
     prediction: Prediction
@@ -52,6 +55,7 @@ class Explanation:
     cells: Float32[np.ndarray, "rows columns"]
     geometry: Geometry
     preprocess: Preprocess
+    grid: HeatmapGrid
 
     @property
     def scan_shape(self) -> tuple[int, int]:
@@ -60,9 +64,8 @@ class Explanation:
 
     @property
     def heatmap(self) -> Float32[np.ndarray, "height width"]:
-        """The map over the scan, float32 in [0, 1]; interpolated between the cells' centres."""
-        over_input = enlarge(self.cells, self.preprocess.size)
-        return to_scan_coordinates(over_input, self.geometry)
+        """The map over the scan, float32 in [0, 1]; bilinear between the positions' places."""
+        return to_scan_coordinates(self.cells, self.grid, self.geometry)
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Classifier:
       stage: the stage that its parameters come from.
       rule: calibrates probabilities and refers; None where the run had no calibration scans, and
         while its stage has not ended.
+      stored_grid: as it was measured when the stage ended; None until then.
     """
 
     model: Model
@@ -85,6 +89,14 @@ class Classifier:
     synthetic: bool
     stage: str
     rule: DecisionRule | None = None
+    stored_grid: HeatmapGrid | None = None
+
+    @functools.cached_property
+    def grid(self) -> HeatmapGrid:
+        """Where the positions of the feature map look in the model's input; measured if need be."""
+        if self.stored_grid is not None:
+            return self.stored_grid
+        return measure_grid(self.model, self.variables, self.preprocess)
 
     @overload
     def predict(self, scans: Scan) -> Prediction: ...
@@ -174,7 +186,9 @@ class Classifier:
         outputs, maps = explain_all(program, self.variables, batches())
         predictions = to_predictions(outputs, self.rule)
         explanations = [
-            Explanation(said, target or said.label, method, cells, where, self.preprocess)
+            Explanation(
+                said, target or said.label, method, cells, where, self.preprocess, self.grid
+            )
             for said, cells, where in zip(predictions, maps, placed, strict=True)
         ]
         return explanations if is_several else explanations[0]
@@ -199,8 +213,3 @@ def to_predictions(outputs: Outputs, rule: DecisionRule | None) -> list[Predicti
 def _decision(referral: Referral, members: np.ndarray, score: float) -> Decision:
     inside = tuple(name for name, member in zip(CLASSES, members, strict=True) if member)
     return Decision(referral, inside, None if np.isnan(score) else float(score))
-
-
-def enlarge(cells: Float32[np.ndarray, "rows columns"], size: int) -> Float32[np.ndarray, "s s"]:
-    """A map of cells as (size, size): bilinear between the centres of the cells, in [0, 1]."""
-    return cv2.resize(cells, (size, size), interpolation=cv2.INTER_LINEAR)

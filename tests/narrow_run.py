@@ -7,7 +7,9 @@ import numpy as np
 
 from oct_jax.data.manifest import write_manifest
 from oct_jax.data.phantom import PhantomSource
-from oct_jax.data.preprocess import Preprocess
+from oct_jax.data.preprocess import HeatmapGrid, Preprocess
+from oct_jax.model.fold import fold
+from oct_jax.model.grid import write_grid
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
 from oct_jax.model.protocol import Variables, build
 from oct_jax.runs.checkpoints import open_checkpoints
@@ -34,4 +36,6 @@ def make_run(folder: Path, seed: int = 0) -> Path:
     with open_checkpoints(stage) as checkpoints:
         trained = Variables({**variables.params, "head": head}, variables.stats)
         checkpoints.save_best(1, trained, {"epoch": 1})
+    folded, _ = fold(trained, MODEL)
+    write_grid(stage, HeatmapGrid(32.0, 32.0, 21.0, 19.0), folded)
     return folder

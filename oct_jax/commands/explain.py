@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +14,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from oct_jax.arrays import ScanArray
-from oct_jax.classifier import Classifier, Explanation, enlarge
+from oct_jax.classifier import Classifier, Explanation
 from oct_jax.commands.scan_files import SUFFIX, Task, Tasks
 from oct_jax.commands.settings import ExplainConfig
 from oct_jax.data.manifest import read_manifest
-from oct_jax.data.preprocess import resize_scan
+from oct_jax.data.preprocess import resize_scan, to_input_coordinates
 from oct_jax.data.readers import UnreadableScan, map_threads, read_scan
 from oct_jax.decision.calibration import softmax
 from oct_jax.explain.faithfulness import random_cells, remove_by_blur, top_share
@@ -173,7 +174,7 @@ def _explain_chunk(
             failed.append(f"cannot write {task.output.parent}: {error.strerror}; give out=FOLDER")
             continue
         _tell(console, task.scan, one, written, [f"by {trained.folder}", *marks])
-        over_input = enlarge(one.cells, classifier.preprocess.size)
+        over_input = to_input_coordinates(one.cells, one.grid, classifier.preprocess.size)
         tiles[task.scan] = (overlay(small, over_input), _caption(task.scan, one))
     return tiles
 
@@ -186,11 +187,9 @@ def _read(task: Task) -> ScanArray | UnreadableScan:
 
 
 def _removals(one: Explanation, scan: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    size = len(scan)
     cells = [one.cells, *random_cells(rng, _RANDOM_MAPS, one.cells.shape)]
-    return np.stack(
-        [remove_by_blur(scan, top_share(enlarge(each, size), _REMOVED, rng), rng) for each in cells]
-    )
+    maps = [to_input_coordinates(each, one.grid, len(scan)) for each in cells]
+    return np.stack([remove_by_blur(scan, top_share(heat, _REMOVED, rng), rng) for heat in maps])
 
 
 def _write(
@@ -227,6 +226,7 @@ def _as_json(
         "method": one.method,
         "map": {
             "cells": [[round(value, 6) for value in row] for row in one.cells.tolist()],
+            "grid": dataclasses.asdict(one.grid),
             "mean": float(one.cells.mean()),
             "peak_row_column": None if peak is None else [int(place) for place in peak],
         },

@@ -22,11 +22,11 @@ from jaxtyping import Bool, Float, Int32, UInt8
 from rich.console import Console
 from rich.progress import track
 
-from oct_jax.classifier import Classifier, enlarge
+from oct_jax.classifier import Classifier
 from oct_jax.commands.settings import ExplainReportConfig
 from oct_jax.data.datasets import open_data
 from oct_jax.data.phantom import PhantomSource
-from oct_jax.data.preprocess import resize_scan
+from oct_jax.data.preprocess import HeatmapGrid, resize_scan, to_input_coordinates
 from oct_jax.data.source import Source
 from oct_jax.decision.calibration import softmax
 from oct_jax.explain.faithfulness import (
@@ -111,7 +111,7 @@ def report(config: ExplainReportConfig, console: Console) -> None:
     text = to_markdown(tested.figures)
     write_atomic(where / "report.md", text)
     draw_curves(tested, where / "curves.png")
-    sheet = draw_sheet(tested, examples, synthetic=classifier.synthetic)
+    sheet = draw_sheet(tested, examples, classifier)
     write_atomic(where / "maps.png", encode_png(sheet))
     console.print(text, markup=False)
     console.print(f"stored in {where}", markup=False)
@@ -211,7 +211,7 @@ def examine(
             ),
             rng,
         ),
-        "lesions": _lesion_figures(examples, rivals, rng),
+        "lesions": _lesion_figures(examples, rivals, classifier.grid, rng),
     }
     figures["criteria"] = criteria(figures)
     figures["passed"] = all(figures["criteria"].values())
@@ -311,19 +311,20 @@ def draw_curves(tested: Tested, path: Path) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def draw_sheet(tested: Tested, examples: Examples, *, synthetic: bool) -> np.ndarray:
+def draw_sheet(tested: Tested, examples: Examples, classifier: Classifier) -> np.ndarray:
     """Maps of up to 24 scans on one page, lesions outlined in white."""
     shown = np.linspace(0, len(tested.cells) - 1, min(_SHEET, len(tested.cells))).astype(int)
     tiles, captions = [], []
     for index in shown:
         scan = examples.inputs[index]
-        tile = overlay(scan, enlarge(tested.cells[index], len(scan)))
+        heat = to_input_coordinates(tested.cells[index], classifier.grid, len(scan))
+        tile = overlay(scan, heat)
         if examples.lesions is not None:
             tile = _outlined(tile, examples.lesions[index])
         tiles.append(tile)
         said, true = CLASSES[tested.targets[index]], CLASSES[examples.labels[index]]
         captions.append(f"explains {said}; is {true}")
-    return contact_sheet(tiles, captions, synthetic=synthetic)
+    return contact_sheet(tiles, captions, synthetic=classifier.synthetic)
 
 
 def _outlined(tile: np.ndarray, lesion: np.ndarray) -> np.ndarray:
@@ -383,7 +384,7 @@ def _curves(
         steps = [ends]
         for kind in MAPS:
             rng = np.random.default_rng([config.seed, number])
-            heat = enlarge(rivals[kind][number], len(scan))
+            heat = to_input_coordinates(rivals[kind][number], classifier.grid, len(scan))
             steps += [
                 deletion_steps(scan, heat, shares, remove_by_blur, rng),
                 insertion_steps(scan, heat, shares, rng),
@@ -461,7 +462,7 @@ def _change_under_noise(
 
 
 def _lesion_figures(
-    examples: Examples, rivals: dict[str, Cells], rng: np.random.Generator
+    examples: Examples, rivals: dict[str, Cells], grid: HeatmapGrid, rng: np.random.Generator
 ) -> dict[str, dict[str, tuple[float, float, float]]]:
     """How well each kind of map finds the lesions, over scans that have one; {} if unknown."""
     if examples.lesions is None:
@@ -472,7 +473,8 @@ def _lesion_figures(
     for kind, cells in rivals.items():
         rows = []
         for index in np.flatnonzero(examples.lesions.any((1, 2))):
-            heat, lesion = enlarge(cells[index], size), examples.lesions[index]
+            heat = to_input_coordinates(cells[index], grid, size)
+            lesion = examples.lesions[index]
             rows.append(
                 [
                     points_at(heat, lesion, tolerance),

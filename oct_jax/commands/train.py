@@ -22,6 +22,7 @@ from oct_jax.decision.storage import read_rule, write_rule
 from oct_jax.files import write_json
 from oct_jax.model.backbones import DEFAULT, load_backbone
 from oct_jax.model.fold import fold
+from oct_jax.model.grid import measure_grid, read_grid, write_grid
 from oct_jax.model.protocol import Pretrained, Variables, build, fingerprint_of
 from oct_jax.runs.best import restore_best
 from oct_jax.runs.checkpoints import open_checkpoints
@@ -168,6 +169,7 @@ def finish(stage: Stage, rows: Sequence[dict[str, Any]], console: Console) -> di
     run, threads = stage.run, stage.settings.threads
     variables, best = restore_best(stage.folder, build(run.model).shapes)
     _fit_rule(stage, variables, console)
+    _measure_grid(stage, variables)
     test = stage.scans.select("test")
     summary = {
         "stage": stage.config.stage,
@@ -189,6 +191,15 @@ def finish(stage: Stage, rows: Sequence[dict[str, Any]], console: Console) -> di
         markup=False,
     )
     return summary
+
+
+def _measure_grid(stage: Stage, variables: Variables) -> None:
+    """Stores where the trained network's heatmaps are to be drawn, unless that is known already."""
+    folded, config = fold(jax.tree.map(np.asarray, variables), stage.run.model)
+    if not is_writer() or read_grid(stage.folder, folded) is not None:
+        return
+    grid = measure_grid(build(config), folded, stage.run.preprocess)
+    write_grid(stage.folder, grid, folded)
 
 
 def _fit_rule(stage: Stage, variables: Variables, console: Console) -> None:

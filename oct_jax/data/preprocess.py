@@ -64,6 +64,37 @@ class Preprocess:
 
 
 @dataclass(frozen=True)
+class HeatmapGrid:
+    """Where the positions of a feature map look in the model's input.
+
+    Position (i, j) looks at pixel (offset_y + scale_y i, offset_x + scale_x j); the centre of the
+    first pixel is (0, 0). Measured by `oct_jax.model.grid`; JSON by `dataclasses.asdict`.
+
+    Attributes:
+      scale_y: input pixels between two rows of the feature map.
+      scale_x: input pixels between two columns.
+      offset_y: input row of the first row.
+      offset_x: input column of the first column.
+
+    Raises:
+      UserError: a scale is not above 0.
+    """
+
+    scale_y: float
+    scale_x: float
+    offset_y: float
+    offset_x: float
+
+    def __post_init__(self):
+        if not (self.scale_y > 0 and self.scale_x > 0):
+            raise UserError(f"heatmap grid: scales of {self.scale_y} and {self.scale_x}; above 0")
+
+
+PIXELS = HeatmapGrid(1.0, 1.0, 0.0, 0.0)
+"""The grid of a map over the input's own pixels."""
+
+
+@dataclass(frozen=True)
 class Span:
     """Along one axis: `extent` scan pixels from `start` become `length` pixels after `padding`."""
 
@@ -201,38 +232,63 @@ def _resample(
 
 
 def to_scan_coordinates(
-    values: Float32[np.ndarray, "size size"], spans: Geometry
+    cells: Float32[np.ndarray, "rows columns"], grid: HeatmapGrid, spans: Geometry
 ) -> Float32[np.ndarray, "height width"]:
-    """Carry a map over the model's input back onto the scan, the inverse of `resize_scan`.
+    """Draw a map of few positions over the scan: one bilinear sampling, from grid to scan.
 
-    Bilinear between pixel centres; a map in [0, 1] stays in [0, 1]. What lies on padding is
+    Each scan pixel's centre is carried to the input, as `resize_scan` does, and from there to the
+    grid. Beyond the outermost positions the map goes on as it is there; what lies on padding is
     dropped; scan pixels outside the crop or the window get 0.
 
     Args:
-      values: float32 of shape (size, size), for example a heatmap in [0, 1].
+      cells: float32 of shape (rows, columns), for example a class activation map in [0, 1]; a map
+        in [0, 1] stays in [0, 1].
+      grid: where its positions are in the input; `PIXELS` for a map over the input's pixels.
       spans: `geometry` of the scan.
 
     Returns:
       float32 of the scan's shape.
     """
-    above, below, along_rows, inside_rows = _sample(spans.scan_shape[0], spans.rows)
-    left, right, along_columns, inside_columns = _sample(spans.scan_shape[1], spans.columns)
-    upper, lower = values[above], values[below]
-    bands = upper + (lower - upper) * along_rows[:, None]
-    west, east = bands[:, left], bands[:, right]
-    carried = west + (east - west) * along_columns
-    return carried * (inside_rows[:, None] & inside_columns)
+    rows, inside_rows = _in_input(spans.scan_shape[0], spans.rows)
+    columns, inside_columns = _in_input(spans.scan_shape[1], spans.columns)
+    drawn = _sample(cells, grid, rows, columns)
+    return drawn * (inside_rows[:, None] & inside_columns)
 
 
-def _sample(count: int, span: Span):
-    """For `count` scan pixels: the two input pixels around each, the way between, and if inside."""
+def to_input_coordinates(
+    cells: Float32[np.ndarray, "rows columns"], grid: HeatmapGrid, size: int
+) -> Float32[np.ndarray, "size size"]:
+    """The same over the model's input: float32 of shape (size, size)."""
+    pixels = np.arange(size, dtype=np.float64)
+    return _sample(cells, grid, pixels, pixels)
+
+
+def _in_input(count: int, span: Span) -> tuple[np.ndarray, np.ndarray]:
+    """For `count` scan pixels: where their centres are in the input, in pixels, and if inside."""
     centres = (np.arange(count) + 0.5 - span.start) / span.extent
     inside = (centres >= 0) & (centres <= 1)
     positions = np.clip(centres * span.length - 0.5, 0, span.length - 1)
+    return positions + span.padding, inside
+
+
+def _sample(
+    cells: np.ndarray, grid: HeatmapGrid, rows: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
+    """Bilinear at input positions, in pixels of which the first's centre is 0."""
+    along_rows = _interpolation((rows - grid.offset_y) / grid.scale_y, cells.shape[0])
+    along_columns = _interpolation((columns - grid.offset_x) / grid.scale_x, cells.shape[1])
+    above, below, down = along_rows
+    left, right, across = along_columns
+    bands = cells[above] + (cells[below] - cells[above]) * down[:, None]
+    return bands[:, left] + (bands[:, right] - bands[:, left]) * across
+
+
+def _interpolation(positions: np.ndarray, count: int):
+    """The two of `count` values around each position, and the share of the second."""
+    positions = np.clip(positions, 0, count - 1)
     first = np.floor(positions).astype(np.int64)
-    second = np.minimum(first + 1, span.length - 1)
-    between = (positions - first).astype(np.float32)
-    return first + span.padding, second + span.padding, between, inside
+    second = np.minimum(first + 1, count - 1)
+    return first, second, (positions - first).astype(np.float32)
 
 
 def normalise(

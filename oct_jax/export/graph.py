@@ -27,7 +27,7 @@ from oct_jax.classifier import Classifier
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.decision.outliers import OutlierModel
 from oct_jax.export.builder import GraphBuilder
-from oct_jax.export.preprocessing import carry_to_scan, prepare_scans
+from oct_jax.export.preprocessing import draw_on_scans, prepare_scans
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config, NNXModel, last_activation
 from oct_jax.model.protocol import Variables, build
 from oct_jax.types import CLASSES, UserError
@@ -155,13 +155,8 @@ def _any_size(classifier: Classifier, trunk: ModelProto) -> ModelProto:
     grey = graph.add("Unsqueeze", prepared.resized, graph.shape(1))
     levels = graph.add("Cast", grey, to=TensorProto.FLOAT)
     cells = _network(graph, classifier, trunk, levels)
-    over_scan = _enlarge(graph, cells, graph.shape(size, size))
-    if classifier.preprocess.resize == "squash":
-        shape = graph.add("Shape", "scans", start=1)
-        graph.add("Squeeze", _enlarge(graph, over_scan, shape), graph.shape(1), name="heatmap")
-    else:
-        over_input = graph.add("Squeeze", over_scan, graph.shape(1))
-        carry_to_scan(graph, over_input, prepared, size, name="heatmap")
+    _, _, rows, columns = _shape_of(trunk.graph.output[0])
+    draw_on_scans(graph, cells, classifier.grid, (rows, columns), prepared, name="heatmap")
     scans = ("scans", TensorProto.UINT8, ["batch", "height", "width"])
     outputs = _outputs(classifier, trunk, "batch", ["height", "width"])
     return _finish(
@@ -174,8 +169,15 @@ def _mobile(classifier: Classifier, trunk: ModelProto) -> ModelProto:
     trunk = _expand_hard_sigmoids(trunk)
     graph = GraphBuilder()
     cells = _network(graph, classifier, trunk, "scan")
-    over_scan = _enlarge(graph, cells, graph.shape(size, size))
-    graph.add("Reshape", over_scan, graph.shape(1, size, size), name="heatmap")
+    _, _, rows, columns = _shape_of(trunk.graph.output[0])
+    # Phones want the constant on the right: first across, then on the transposed map down.
+    grid = classifier.grid
+    across = _drawing_matrix(size, grid.scale_x, grid.offset_x, columns)
+    down = _drawing_matrix(size, grid.scale_y, grid.offset_y, rows)
+    bands = graph.add("MatMul", cells, across)
+    over_scan = graph.add("MatMul", graph.add("Transpose", bands, perm=[0, 1, 3, 2]), down)
+    upright = graph.add("Transpose", over_scan, perm=[0, 1, 3, 2])
+    graph.add("Reshape", upright, graph.shape(1, size, size), name="heatmap")
     scan = ("scan", TensorProto.FLOAT, [1, 1, size, size])
     return _finish(graph, trunk, scan, _outputs(classifier, trunk, 1, [size, size]))
 
@@ -304,20 +306,11 @@ def _outlier_score(graph: GraphBuilder, pooled: str, model: OutlierModel) -> Non
     graph.add("Reshape", score, graph.shape(-1), name="outlier_score")
 
 
-def _enlarge(graph: GraphBuilder, maps: str, size: str | np.ndarray) -> str:
-    """Bilinear between the centres of the cells, without smoothing, as `Explanation.heatmap`."""
-    # Absent inputs given as empty ones: the checker for phones takes "" for a free shape.
-    nothing = np.zeros(0, np.float32)
-    return graph.add(
-        "Resize",
-        maps,
-        nothing,
-        nothing,
-        size,
-        axes=[2, 3],
-        mode="linear",
-        coordinate_transformation_mode="half_pixel",
-    )
+def _drawing_matrix(size: int, scale: float, offset: float, count: int) -> np.ndarray:
+    """(count, size): what each of `count` positions adds to each pixel of the model's input."""
+    places = np.clip((np.arange(size) - offset) / scale, 0, count - 1)
+    away = np.abs(places - np.arange(count)[:, None])
+    return np.maximum(1 - away, 0).astype(np.float32)
 
 
 def _outputs(

@@ -12,7 +12,7 @@ import numpy as np
 from onnx import TensorProto
 
 from oct_jax.data import retina
-from oct_jax.data.preprocess import Preprocess
+from oct_jax.data.preprocess import HeatmapGrid, Preprocess
 from oct_jax.export.builder import GraphBuilder, Value, constant, count_to, length, shape_of
 
 
@@ -52,15 +52,24 @@ def prepare_scans(graph: GraphBuilder, preprocess: Preprocess) -> PreparedScans:
     return PreparedScans(resized.name, rows, columns)
 
 
-def carry_to_scan(
-    graph: GraphBuilder, over_input: str, prepared: PreparedScans, size: int, name: str
+def draw_on_scans(
+    graph: GraphBuilder,
+    cells: str,
+    grid: HeatmapGrid,
+    shape: tuple[int, int],
+    prepared: PreparedScans,
+    name: str,
 ) -> None:
-    """`to_scan_coordinates`: float32 (batch, size, size) to the scans' height and width."""
+    """`to_scan_coordinates`: float32 (batch, 1, *shape) to the scans' height and width."""
     scans = Value(graph, "scans")
-    rows = _bilinear_matrix(length(scans, 1), prepared.rows, size, axis=1)
-    columns = _bilinear_matrix(length(scans, 2), prepared.columns, size, axis=0)
-    bands = rows.apply("MatMul", Value(graph, over_input))
-    bands.apply("MatMul", columns, name=name)
+    down = _drawing_matrix(
+        length(scans, 1), prepared.rows, grid.scale_y, grid.offset_y, shape[0], axis=1
+    )
+    across = _drawing_matrix(
+        length(scans, 2), prepared.columns, grid.scale_x, grid.offset_x, shape[1], axis=0
+    )
+    maps = Value(graph, graph.add("Squeeze", cells, graph.shape(1)))
+    down.apply("MatMul", maps).apply("MatMul", across, name=name)
 
 
 def _spans(height: Value, width: Value, preprocess: Preprocess) -> list[SpanValue]:
@@ -289,18 +298,21 @@ def _to_levels(sums: Value) -> Value:
     return ((sums + 2.0**21) * 2.0**-22).floor().apply("Clip", 0.0, 255.0)
 
 
-def _bilinear_matrix(count: Value, span: SpanValue, size: int, *, axis: int) -> Value:
-    """Float32 weights that interpolate a map over the input at `count` pixels of the scan.
+def _drawing_matrix(
+    pixels: Value, span: SpanValue, scale: float, offset: float, count: int, *, axis: int
+) -> Value:
+    """Float32 weights that interpolate a map of `count` positions at the pixels of the scan.
 
-    The input's places lie along the last axis where `axis` is 1, else along the one before.
-    Pixels outside the span get 0.
+    The positions lie along the last axis where `axis` is 1, else along the one before. Pixels
+    outside the span get 0.
     """
-    graph = count.graph
-    numbers = np.expand_dims(np.arange(size, dtype=np.float64), 1 - axis)
-    places = Value(graph, graph.constant(numbers, f"carry/places_{axis}"))
-    centres = (count_to(count).unsqueeze(axis) + 0.5 - span.start) / span.extent
+    graph = pixels.graph
+    numbers = np.expand_dims(np.arange(count, dtype=np.float64), 1 - axis)
+    places = Value(graph, graph.constant(numbers, f"draw/places_{axis}"))
+    centres = (count_to(pixels).unsqueeze(axis) + 0.5 - span.start) / span.extent
     inside = (centres >= 0.0) & (constant(graph, 1) >= centres)
-    positions = (centres * span.length - 0.5).clip(0.0, span.length - 1) + span.padding
+    in_input = (centres * span.length - 0.5).clip(0.0, span.length - 1) + span.padding
+    positions = ((in_input - offset) / scale).clip(0.0, float(count - 1))
     away = (positions - places).apply("Abs")
     weights = (constant(graph, 1) - away).apply("Max", 0.0)
     return inside.where(weights, 0.0).to(TensorProto.FLOAT)

@@ -4,7 +4,8 @@ runs/<name>/
   config.json       run-wide settings, the model, the preprocessing, whether data is synthetic
   manifest.csv      every scan with its split and hash
   provenance.json   versions, git state, command, weight source, data report
-  frozen/           config.json, last/, best/, metrics.jsonl, summary.json, curves.png, events
+  frozen/           config.json, last/, best/, metrics.jsonl, summary.json, curves.png, events,
+                    decision/, heatmap_grid.json
   finetune/         the same
 """
 

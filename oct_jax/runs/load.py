@@ -12,6 +12,7 @@ import numpy as np
 from oct_jax.classifier import Classifier
 from oct_jax.decision.storage import read_rule
 from oct_jax.model.fold import fold
+from oct_jax.model.grid import read_grid
 from oct_jax.model.protocol import build, fingerprint_of
 from oct_jax.runs.best import restore_best
 from oct_jax.runs.folder import read_run_config
@@ -43,4 +44,5 @@ def load(run: str | os.PathLike[str] = "runs/default") -> Classifier:
         synthetic=config.synthetic,
         stage=stage,
         rule=rule,
+        stored_grid=read_grid(folder / stage, folded),
     )

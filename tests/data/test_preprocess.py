@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from oct_jax.data.preprocess import (
+    PIXELS,
     Preprocess,
     geometry,
     normalise,
@@ -104,7 +105,7 @@ def test_extreme_scans_are_resized_and_mapped_back(shape, resize):
     preprocess = grey(16, resize)
     scan = np.full(shape, 200, np.uint8)
     assert resize_scan(scan, preprocess).max() == 200
-    carried = to_scan_coordinates(np.ones((16, 16), np.float32), geometry(scan, preprocess))
+    carried = to_scan_coordinates(np.ones((16, 16), np.float32), PIXELS, geometry(scan, preprocess))
     assert carried.shape == shape
     assert carried.max() == 1
 
@@ -115,7 +116,7 @@ def test_a_carried_map_stays_within_its_range(height, width, seed, size, resize)
     values = np.random.default_rng(seed).random((preprocess.size,) * 2, np.float32)
     values[values > 0.7] = 1
     values[values < 0.3] = 0
-    carried = to_scan_coordinates(values, geometry(random_scan(height, width), preprocess))
+    carried = to_scan_coordinates(values, PIXELS, geometry(random_scan(height, width), preprocess))
     assert carried.shape == (height, width)
     assert carried.dtype == np.float32
     assert carried.min() >= 0
@@ -137,7 +138,7 @@ def test_a_smooth_map_comes_back_where_it_was(height, width, row, column, resize
     smooth = np.rint(255 * np.exp(-distance / (2 * spread**2))).astype(np.uint8)
     there = resize_scan(smooth, preprocess).astype(np.float32) / 255
     spans = geometry(smooth, preprocess)
-    back = to_scan_coordinates(there, spans)
+    back = to_scan_coordinates(there, PIXELS, spans)
     inside = (np.abs(rows - height / 2) <= spans.rows.extent / 2) & (
         np.abs(columns - width / 2) <= spans.columns.extent / 2
     )
@@ -149,7 +150,7 @@ def test_the_padding_of_a_letterbox_is_dropped():
     values = np.ones((20, 20), np.float32)
     values[5:15] = 0
     carried = to_scan_coordinates(
-        values, geometry(np.zeros((40, 80), np.uint8), grey(20, "letterbox"))
+        values, PIXELS, geometry(np.zeros((40, 80), np.uint8), grey(20, "letterbox"))
     )
     np.testing.assert_array_equal(carried, np.zeros((40, 80), np.float32))
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from oct_jax.classifier import Classifier
 from oct_jax.data.phantom import PhantomSource
-from oct_jax.data.preprocess import Preprocess, resize_scan
+from oct_jax.data.preprocess import HeatmapGrid, Preprocess, resize_scan
 from oct_jax.decision.outliers import OutlierModel
 from oct_jax.decision.rule import DecisionRule
 from oct_jax.export.graph import OPSET, make_graphs
@@ -64,7 +64,7 @@ def random_classifier(variant: str, padding: str) -> Classifier:
         outliers=outliers,
     )
     preprocess = Preprocess(size=SIZE, mean=(0.4, 0.5, 0.45), std=(0.2, 0.25, 0.3))
-    classifier = Classifier(build(config), folded, preprocess, True, "frozen", rule)
+    classifier = Classifier(build(config), folded, preprocess, True, "frozen", rule, GRID)
     # Logits of about 3, so that no probability is 0 or 1.
     logits = classifier.predict(PhantomSource(patients=24, seed=3).read(0)).logits
     shrunk = jax.tree.map(
@@ -82,6 +82,7 @@ def open_graph(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
 
 
+GRID = HeatmapGrid(32.0, 32.0, 21.3, 17.6)
 FORMS = [("large_minimalistic", "same"), ("large", "symmetric")]
 
 
@@ -220,7 +221,8 @@ def test_the_mobile_graph_is_made_for_phones(case):
     # last; and two for each of the eight squeeze-excites.
     # Twenty of the hard swishes are in the network, the last is the head's.
     assert counts["Conv"] == (46 if minimalistic else 62 + 20)
-    assert not {"Transpose", "BatchNormalization", "HardSwish", "HardSigmoid", "Cast"} & set(counts)
+    assert counts["Transpose"] == 2  # of the heatmap alone, which is drawn along one axis at a time
+    assert not {"BatchNormalization", "HardSwish", "HardSigmoid", "Cast"} & set(counts)
     assert counts["Clip"] == (3 if minimalistic else 32)
     convolutions = [node for node in graphs.mobile.graph.node if node.op_type == "Conv"]
     assert all(len(node.input) == 3 for node in convolutions)  # with BatchNorm folded into a bias

@@ -9,23 +9,30 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from oct_jax.data.phantom import PhantomSource
-from oct_jax.data.preprocess import Preprocess, geometry, resize_scan, to_scan_coordinates
+from oct_jax.data.preprocess import (
+    HeatmapGrid,
+    Preprocess,
+    geometry,
+    resize_scan,
+    to_scan_coordinates,
+)
 from oct_jax.export.builder import GraphBuilder
 from oct_jax.export.graph import IR_VERSION, OPSET
-from oct_jax.export.preprocessing import carry_to_scan, prepare_scans
+from oct_jax.export.preprocessing import draw_on_scans, prepare_scans
 
 SIZE = 48
+CELLS, GRID = (3, 4), HeatmapGrid(16.0, 12.0, 9.3, 3.1)
 RESIZES = ("squash", "letterbox", "crop", "retina")
 
 
 @pytest.fixture(scope="module", params=RESIZES)
 def case(request):
-    """A preprocessing, and a session from scans and a map over the input to both results."""
+    """A preprocessing, and a session from scans and a map of few positions to both results."""
     preprocess = Preprocess(size=SIZE, resize=request.param, mean=(0.5,), std=(0.5,))
     graph = GraphBuilder()
     prepared = prepare_scans(graph, preprocess)
     graph.add("Cast", prepared.resized, to=TensorProto.UINT8, name="resized")
-    carry_to_scan(graph, "over_input", prepared, SIZE, name="over_scan")
+    draw_on_scans(graph, "cells", GRID, CELLS, prepared, name="over_scan")
     square = ["batch", SIZE, SIZE]
     tensor = helper.make_tensor_value_info
     proto = helper.make_graph(
@@ -33,7 +40,7 @@ def case(request):
         "preprocessing",
         [
             tensor("scans", TensorProto.UINT8, ["batch", "height", "width"]),
-            tensor("over_input", TensorProto.FLOAT, square),
+            tensor("cells", TensorProto.FLOAT, ["batch", 1, *CELLS]),
         ],
         [
             tensor("resized", TensorProto.UINT8, square),
@@ -50,11 +57,11 @@ def case(request):
 
 def check(case, scans: np.ndarray) -> None:
     preprocess, session = case
-    maps = np.random.default_rng(0).random((len(scans), SIZE, SIZE), np.float32)
-    resized, over_scan = session.run(None, {"scans": scans, "over_input": maps})
+    maps = np.random.default_rng(0).random((len(scans), 1, *CELLS), np.float32)
+    resized, over_scan = session.run(None, {"scans": scans, "cells": maps})
     for index, scan in enumerate(scans):
         np.testing.assert_array_equal(resized[index], resize_scan(scan, preprocess))
-        carried = to_scan_coordinates(maps[index], geometry(scan, preprocess))
+        carried = to_scan_coordinates(maps[index, 0], GRID, geometry(scan, preprocess))
         np.testing.assert_allclose(over_scan[index], carried, atol=1e-5)
 
 

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oct_jax.classifier import Explanation, to_predictions
-from oct_jax.data.preprocess import Preprocess, geometry
+from oct_jax.data.preprocess import HeatmapGrid, Preprocess, geometry
 from oct_jax.model.inference import Outputs
 from oct_jax.prediction import Decision
 from oct_jax.reports.overlay import advice, certainty, overlay, page
+
+GRID = HeatmapGrid(16.0, 16.0, 10.0, 3.0)
 
 
 def explanation(shape, cells, resize="squash"):
@@ -19,7 +21,7 @@ def explanation(shape, cells, resize="squash"):
     logits = np.array([[3.0, 0, 0, 0]], np.float32)
     (prediction,) = to_predictions(Outputs(logits, np.zeros((1, 8), np.float32)), None)
     where = geometry(np.zeros(shape, np.uint8), preprocess)
-    return Explanation(prediction, "CNV", "gradcam", cells, where, preprocess)
+    return Explanation(prediction, "CNV", "gradcam", cells, where, preprocess, GRID)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -94,10 +96,12 @@ def test_the_heatmap_has_the_scans_shape_and_the_peak_its_place(resize):
     assert heat.min() >= 0
     assert heat.max() <= 1
     row, column = np.unravel_index(heat.argmax(), heat.shape)
+    # Position (2, 1) looks at pixel (42, 19) of the 64 by 64 input.
+    down, across = 42.5 / 64, 19.5 / 64
     rows, columns = {
-        "squash": (80 * 5 / 8, 160 * 3 / 8),
-        "letterbox": (80 * 3 / 4, 160 * 3 / 8),
-        "crop": (80 * 5 / 8, 40 + 80 * 3 / 8),
+        "squash": (80 * down, 160 * across),
+        "letterbox": (160 * down - 40, 160 * across),
+        "crop": (80 * down, 40 + 80 * across),
     }[resize]
     assert abs(row + 0.5 - rows) <= 3
     assert abs(column + 0.5 - columns) <= 3
