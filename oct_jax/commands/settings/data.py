@@ -51,4 +51,4 @@ class PrepareConfig:
     size: int = chz.field(
         default=224, validator=between(32, 2048), doc="side of the cached scans, pixels"
     )
-    resize: Resize = chz.field(default="squash", doc="how the cached scans are made square")
+    resize: Resize = chz.field(default="retina", doc="how the cached scans are made square")

@@ -91,7 +91,7 @@ class TrainConfig:
         default=224, validator=between(32, 2048), doc="side to which scans are resized, pixels"
     )
     resize: Resize = chz.field(
-        default="squash", doc="squash, letterbox (pad), crop (centre) or retina (window around it)"
+        default="retina", doc="squash, letterbox (pad), crop (centre) or retina (window around it)"
     )
     seed: int = chz.field(
         default=0,
