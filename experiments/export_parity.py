@@ -31,7 +31,7 @@ def main(folder: Path, bundle: Path, count: int) -> None:
         on_bad_scan="refuse",
         seed=settings["seed"],
         phantom_patients=settings["phantom_patients"],
-    ).source
+    )
     chosen = np.linspace(0, len(source) - 1, min(count, len(source))).astype(int).tolist()
     scans = [source.read(index) for index in chosen]
     resized = [resize_scan(scan, classifier.preprocess) for scan in scans]

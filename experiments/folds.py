@@ -16,7 +16,6 @@ from oct_jax import load
 from oct_jax.commands.evaluate import outputs_of
 from oct_jax.commands.settings import EvaluateConfig
 from oct_jax.commands.train import train_stage
-from oct_jax.data.source import FolderSource
 from oct_jax.decision.rule import decide
 from oct_jax.files import read_json, write_json
 from oct_jax.runs.folder import read_settings
@@ -78,7 +77,6 @@ def test_run(run: Path, path: Path) -> None:
     """Stores what a run's latest stage says of its test scans, with its calibration."""
     classifier = load(run)
     labelled = open_labelled(run, EvaluateConfig(run=str(run)))
-    assert isinstance(labelled.source, FolderSource)
     outputs = outputs_of(classifier, labelled, threads=2)
     if classifier.rule is None:
         raise UserError(f"{run}: has no calibration scans")

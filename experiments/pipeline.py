@@ -38,7 +38,7 @@ from oct_jax.data.loader import prefetch, training_stream
 from oct_jax.data.phantom import draw_anatomy, phantom_scan
 from oct_jax.data.prepare import prepare
 from oct_jax.data.preprocess import Preprocess, normalise
-from oct_jax.data.source import Source
+from oct_jax.data.scans import Scans
 from oct_jax.data.strengths import Augment
 from oct_jax.types import CLASSES
 
@@ -144,16 +144,16 @@ def write_scans(root: Path) -> None:
         )  # as large as the real ones
 
 
-def open_train(path: Path, repeats: int) -> Source:
+def open_train(path: Path, repeats: int) -> Scans:
     """All scans of a data set, as training scans, one list of them behind the other."""
     data = open_data(str(path), manifest=None, on_bad_scan="refuse", seed=0, phantom_patients=24)
-    records = tuple(replace(record, split="train") for record in data.source.records)
-    source = replace(data.source, records=records)
+    records = tuple(replace(record, split="train") for record in data.records)
+    source = replace(data, records=records)
     lists = [name for name in ("records", "places", "rows") if hasattr(source, name)]
     return replace(source, **{name: getattr(source, name) * repeats for name in lists})
 
 
-def batches_of(source: Source, preprocess: Preprocess) -> Iterator[jax.Array]:
+def batches_of(source: Scans, preprocess: Preprocess) -> Iterator[jax.Array]:
     """Training batches as the model eats them."""
     stream = training_stream(source, preprocess, STRENGTHS, batch_size=BATCH, seed=0)
     to_input = jax.jit(lambda images: normalise(images, preprocess))

@@ -45,6 +45,7 @@ from oct_jax.commands.settings import TrainConfig
 from oct_jax.data.loader import feature_stream, prefetch
 from oct_jax.data.phantom import draw_anatomy, phantom_scan
 from oct_jax.data.preprocess import Preprocess
+from oct_jax.data.scans import Scans, from_arrays
 from oct_jax.data.strengths import Augment
 from oct_jax.model.fold import fold
 from oct_jax.model.inference import make_forward, predict_source
@@ -391,43 +392,19 @@ def show_memory(contenders: dict[str, Contender]) -> None:
         print(f"| {name} | {size / 2**20:.0f} | {mine / size:.2f} |", flush=True)
 
 
-@dataclass(frozen=True)
-class PhantomScans:
-    """Scans of 512x496 pixels, drawn once and held in memory: only resizing is left to do."""
-
-    scans: np.ndarray
-    records: tuple = ()
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Indices into the classes."""
-        return np.arange(len(self), dtype=np.int32) % len(CLASSES)
-
-    def __len__(self) -> int:
-        return len(self.scans)
-
-    def read(self, index: int) -> np.ndarray:
-        """Scan `index`."""
-        return self.scans[index]
-
-    def select(self, split: str) -> PhantomScans:
-        """All of them, whatever the split."""
-        return self
-
-
-def phantom_scans() -> PhantomScans:
+def phantoms_in_memory() -> Scans:
     """Synthetic scans of all classes."""
     scans = []
     for number in range(SCANS):
         rng = np.random.default_rng(number)
         drawn = phantom_scan(CLASSES[number % len(CLASSES)], rng, draw_anatomy(rng)).image
         scans.append(cv2.resize(drawn, (512, 496)))
-    return PhantomScans(np.stack(scans))
+    return from_arrays(scans, np.arange(SCANS) % len(CLASSES))
 
 
 def show_frozen() -> None:
     """Prints what ten frozen epochs cost with cached features, over one pass without gradients."""
-    source, config = phantom_scans(), MobileNetV3Config()
+    source, config = phantoms_in_memory(), MobileNetV3Config()
     variables = build(config).init(0)
     folded, folded_config = fold(variables, config)
     model, threads = build(folded_config), os.cpu_count() or 1
@@ -458,7 +435,7 @@ def show_frozen() -> None:
         print(f"| {name} | {median:.2f} | {median / first:.2f} |", flush=True)
 
 
-def frozen_epochs(source: PhantomScans, variables: Any) -> Callable[[np.ndarray], None]:
+def frozen_epochs(source: Scans, variables: Any) -> Callable[[np.ndarray], None]:
     """Trains the head on cached features for ten epochs, the step compiled once."""
     model = build(MobileNetV3Config())
     optimizer = make_optimizer(TrainConfig(stage="frozen"), optax.constant_schedule(3e-3))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from oct_jax.data.manifest import write_manifest
-from oct_jax.data.phantom import PhantomSource
+from oct_jax.data.phantom import phantom_scans
 from oct_jax.data.preprocess import HeatmapGrid, Preprocess
 from oct_jax.model.fold import fold
 from oct_jax.model.grid import write_grid
@@ -32,7 +32,7 @@ def make_run(folder: Path, seed: int = 0) -> Path:
     stage.mkdir(parents=True)
     settings = {"data": "phantom", "on_bad_scan": "refuse", "seed": 1, "phantom_patients": 24}
     write_run_config(folder, RunConfig(settings, MODEL, PREPROCESS, synthetic=True))
-    write_manifest(PhantomSource(patients=24, seed=1).records, folder / "manifest.csv")
+    write_manifest(phantom_scans(patients=24, seed=1).records, folder / "manifest.csv")
     with open_checkpoints(stage) as checkpoints:
         trained = Variables({**variables.params, "head": head}, variables.stats)
         checkpoints.save_best(1, trained, {"epoch": 1})

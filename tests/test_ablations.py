@@ -11,7 +11,7 @@ import pytest
 from oct_jax import CLASSES
 from oct_jax.commands.parsing import parse
 from oct_jax.commands.settings import TrainConfig
-from oct_jax.data.phantom import PhantomSource
+from oct_jax.data.phantom import phantom_scans
 from oct_jax.metrics.classification import figures
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
@@ -28,7 +28,7 @@ def ablations():
 
 @pytest.fixture(scope="module")
 def fold():
-    return PhantomSource(patients=240, seed=0).records
+    return phantom_scans(patients=240, seed=0).records
 
 
 def test_every_arm_is_understood_and_differs_from_the_first_of_its_comparison(ablations):

@@ -16,7 +16,7 @@ from oct_jax.commands import cli
 from oct_jax.commands import settings as configs
 from oct_jax.commands.cli import as_settings
 from oct_jax.commands.parsing import parse
-from oct_jax.data.phantom import PhantomSource
+from oct_jax.data.phantom import phantom_scans
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -216,7 +216,7 @@ def desk(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("desk")
     for name in ("default", "mine"):
         make_run(folder / "runs" / name)
-    Image.fromarray(PhantomSource(patients=24, seed=5).read(0)).save(folder / "scan.png")
+    Image.fromarray(phantom_scans(patients=24, seed=5).read(0)).save(folder / "scan.png")
     return folder
 
 

@@ -25,9 +25,9 @@ from rich.progress import track
 from oct_jax.classifier import Classifier
 from oct_jax.commands.settings import ExplainReportConfig
 from oct_jax.data.datasets import open_data
-from oct_jax.data.phantom import PhantomSource
+from oct_jax.data.phantom import phantom_scans
 from oct_jax.data.preprocess import HeatmapGrid, resize_scan, to_input_coordinates
-from oct_jax.data.source import Source
+from oct_jax.data.scans import Scans
 from oct_jax.decision.calibration import softmax
 from oct_jax.explain.faithfulness import (
     area_under,
@@ -130,15 +130,17 @@ def read_examples(folder: Path, classifier: Classifier, count: int) -> Examples:
         on_bad_scan=settings["on_bad_scan"],
         seed=settings["seed"],
         phantom_patients=settings["phantom_patients"],
-    ).source.select("test")
+    ).select("test")
     if not len(source):
         raise UserError(f"{folder}: its data has no test scans to explain")
     chosen = _spread(source, count).tolist()
     resize = partial(resize_scan, preprocess=classifier.preprocess)
     inputs = np.stack([resize(source.read(index)) for index in chosen])
     lesions = None
-    if isinstance(source, PhantomSource):
-        masks = [np.where(source.lesion(index), np.uint8(255), np.uint8(0)) for index in chosen]
+    outlines = [source.lesion(index) for index in chosen]
+    known = [outline for outline in outlines if outline is not None]
+    if len(known) == len(chosen):
+        masks = [np.where(outline, np.uint8(255), np.uint8(0)) for outline in known]
         lesions = np.stack([resize(mask) > 127 for mask in masks])
     return Examples(inputs, source.labels[chosen], lesions)
 
@@ -334,7 +336,7 @@ def _outlined(tile: np.ndarray, lesion: np.ndarray) -> np.ndarray:
     return cv2.drawContours(tile.copy(), outlines, -1, (255, 255, 255), 1)
 
 
-def _spread(source: Source, count: int) -> np.ndarray:
+def _spread(source: Scans, count: int) -> np.ndarray:
     each = -(-count // len(CLASSES))
     chosen = []
     for label in range(len(CLASSES)):

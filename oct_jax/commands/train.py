@@ -13,10 +13,10 @@ import numpy as np
 from rich.console import Console
 
 from oct_jax.commands.settings import RUN_WIDE, TrainConfig
-from oct_jax.data.datasets import PHANTOM, Data, open_data
-from oct_jax.data.loader import check_source
+from oct_jax.data.datasets import PHANTOM, open_data
+from oct_jax.data.loader import check_resized
 from oct_jax.data.preprocess import Preprocess
-from oct_jax.data.source import Source
+from oct_jax.data.scans import Scans
 from oct_jax.decision.fit import fit_on_scans
 from oct_jax.decision.storage import read_rule, write_rule
 from oct_jax.files import write_json
@@ -63,7 +63,7 @@ class Stage:
     config: TrainConfig
     settings: StageSettings
     run: RunConfig
-    scans: Source
+    scans: Scans
     variables: Variables
     folder: Path
 
@@ -115,7 +115,7 @@ def open_stage(config: TrainConfig, console: Console) -> Stage:
     check_devices(settings)
     resumed = has_run(folder) and not (config.restart and config.stage == "frozen")
     data = _open_data(config, folder / "manifest.csv" if resumed else None, console)
-    _check_splits(data.source)
+    _check_splits(data)
     if config.stage == "finetune":
         run = read_run_config(folder)
         variables, best = restore_best(folder / "frozen", build(run.model).shapes)
@@ -127,14 +127,14 @@ def open_stage(config: TrainConfig, console: Console) -> Stage:
         variables = pretrained.variables
         _check_form(settings, run)
         if weights_name(config) == "random":
-            scans = data.source.select("train")
+            scans = data.select("train")
             variables = settle_statistics(run.model, variables, run.preprocess, settings, scans)
         if not resumed:
-            check_source(data.source, run.preprocess)
+            check_resized(data, run.preprocess)
             origin = provenance(data.report, pretrained.source, config.seed)
-            write_once(lambda: begin_run(folder, run, data.source.records, origin))
+            write_once(lambda: begin_run(folder, run, data.records, origin))
     write_once(lambda: begin_stage(folder, config))
-    return Stage(config, settings, run, data.source, variables, folder / config.stage)
+    return Stage(config, settings, run, data, variables, folder / config.stage)
 
 
 def stage_settings(config: TrainConfig) -> StageSettings:
@@ -228,7 +228,7 @@ def _fit_rule(stage: Stage, variables: Variables, console: Console) -> None:
         write_rule(stage.folder, rule)
 
 
-def _check_splits(source: Source) -> None:
+def _check_splits(source: Scans) -> None:
     """Training needs scans of every class to learn from, and some to choose the best epoch by."""
     counts = np.bincount(source.select("train").labels, minlength=len(CLASSES))
     absent = [name for name, count in zip(CLASSES, counts, strict=True) if not count]
@@ -239,7 +239,7 @@ def _check_splits(source: Source) -> None:
             raise UserError(f"no scans in the {split} split: add some, or change the splits")
 
 
-def _open_data(config: TrainConfig, manifest: Path | None, console: Console) -> Data:
+def _open_data(config: TrainConfig, manifest: Path | None, console: Console) -> Scans:
     data = open_data(
         config.data,
         manifest=manifest or (Path(config.manifest) if config.manifest else None),

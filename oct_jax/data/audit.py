@@ -26,11 +26,12 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
 
 from oct_jax.arrays import ScanArray
-from oct_jax.data.kermany import BadScan, Listing, list_scans
+from oct_jax.data.kermany import BadScan, Listing, folder_task, list_scans
 from oct_jax.data.manifest import Record
 from oct_jax.data.readers import decode_scan, map_threads
 from oct_jax.data.split import keep_official, leaking_patients, split_records
-from oct_jax.types import CLASSES, UserError
+from oct_jax.task import KERMANY, Task
+from oct_jax.types import UserError
 
 # Measured on 747 real scans of 486 patients: copies that were compressed anew (quality 40), halved
 # or squashed differ in at most 4 of the 64 bits and correlate above 0.999; a change of gamma to
@@ -152,6 +153,7 @@ class Audit:
       measured: of every scan in `listing.records`, in the same order.
       pairs: byte-identical files (each with the first of its kind) and near duplicates.
       shortcut: None where there are too few patients or classes to cross-validate.
+      task: the classes.
     """
 
     root: Path
@@ -159,6 +161,7 @@ class Audit:
     measured: tuple[Measured, ...]
     pairs: tuple[Pair, ...]
     shortcut: Shortcut | None
+    task: Task = KERMANY
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -170,7 +173,9 @@ class Audit:
         """Readable scans by split (all for a folder without), then by class."""
         found = Counter((record.split or "all", record.label) for record in self.records)
         splits = dict.fromkeys(record.split or "all" for record in self.records)
-        return {split: {label: found[split, label] for label in CLASSES} for split in splits}
+        return {
+            split: {label: found[split, label] for label in self.task.classes} for split in splits
+        }
 
     @cached_property
     def scans_per_patient(self) -> dict[str, int]:
@@ -217,13 +222,17 @@ class Audit:
 
 
 def audit(
-    root: str | os.PathLike[str], progress: Callable[[str, int, int], None] | None = None
+    root: str | os.PathLike[str],
+    progress: Callable[[str, int, int], None] | None = None,
+    *,
+    task: Task | None = KERMANY,
 ) -> Audit:
     """Reads and measures every scan below `root`.
 
     Args:
       root: a folder in one of the layouts of `oct_jax.data.kermany`; classes may be missing.
       progress: called with (what is done, done, total).
+      task: the classes; None makes one of the names of the class folders.
 
     Raises:
       UserError: no such folder, no known layout, or a file that vanished.
@@ -233,8 +242,10 @@ def audit(
         return partial(progress, step) if progress else None
 
     root = Path(root).expanduser()
+    task = task or folder_task(root)
     listing = list_scans(
         root,
+        task=task,
         on_bad_scan="skip",
         require_all_classes=False,
         allow_empty=True,
@@ -243,7 +254,7 @@ def audit(
     measure_one = partial(_measure_file, root=root)
     measured = tuple(map_threads(measure_one, listing.records, told("measuring scans")))
     pairs = (*identical_pairs(listing.records), *near_pairs(measured, told("finding duplicates")))
-    return Audit(root, listing, measured, pairs, shortcut_test(measured))
+    return Audit(root, listing, measured, pairs, shortcut_test(measured), task)
 
 
 def recognise(scans: Counter[str], bad: int = 0) -> str:
@@ -363,7 +374,9 @@ def clean_records(found: Audit, *, seed: int) -> tuple[Record, ...]:
     Raises:
       UserError: a class has too few patients, or none.
     """
-    absent = [label for label in CLASSES if not any(r.label == label for r in found.records)]
+    absent = [
+        label for label in found.task.classes if not any(r.label == label for r in found.records)
+    ]
     if absent:
         raise UserError(f"{found.root} has no scans of {', '.join(absent)}: no split can be made")
     known_as = {record.path: record.patient for record in found.records}

@@ -1,4 +1,4 @@
-"""Folders laid out as the data set of Kermany et al. (Cell 172:1122-1131, 2018).
+"""Class folders, as the data set of Kermany et al. (Cell 172:1122-1131, 2018) has them.
 
 Three layouts: `ROOT/{train,val,test}/{CLASS}/*` (Kaggle v2), `ROOT/{train,test}/{CLASS}/*`
 (Mendeley) and `ROOT/{CLASS}/*`. Files are named `CLASS-PATIENT-INDEX`; the number alone names the
@@ -12,21 +12,20 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from oct_jax.data.manifest import Record, printable, summarize
 from oct_jax.data.readers import UnreadableScan, decode_scan, map_threads
-from oct_jax.types import CLASSES, UserError
+from oct_jax.task import KERMANY, Task, of_folders
+from oct_jax.types import UserError
 
 OFFICIAL_SPLITS = ("train", "val", "test")
 OWN_GROUP = "file:"
 """Begins the patient of a scan whose name tells none."""
 
 _SIDECARS = ("thumbs.db", "desktop.ini", "__macosx")
-# What follows the index, as in "CNV-123-1 (1).jpeg", does not hide the patient.
-_NAME = re.compile(r"([A-Za-z]+)-([0-9]+)-[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,7 @@ class _Layout:
 def list_scans(
     root: str | os.PathLike[str],
     *,
+    task: Task = KERMANY,
     on_bad_scan: Literal["refuse", "skip"] = "refuse",
     require_all_classes: bool = True,
     allow_empty: bool = False,
@@ -97,9 +97,10 @@ def list_scans(
 
     Args:
       root: the data root; paths in the records are relative to it.
+      task: the classes; their folders may be spelt in upper or lower case.
       on_bad_scan: "refuse" raises if a file is unreadable or named after another class than its
         folder's; "skip" drops such files and lists them.
-      require_all_classes: whether every split must have all of `CLASSES`.
+      require_all_classes: whether every split must have every class.
       allow_empty: whether class folders may hold no scan, or none that can be used.
       other_labels: names of folders beside those of the classes; their scans have the label "".
       progress: called with (done, total) as files are checked.
@@ -108,12 +109,12 @@ def list_scans(
       UserError: no such folder, no known layout, a missing or empty class, or bad scans.
     """
     root = Path(root).expanduser()
-    layout = _find_layout(root, (*CLASSES, *other_labels))
-    _check_layout(layout, root, require_all_classes)
+    layout = _find_layout(root, (*task.classes, *other_labels))
+    _check_layout(layout, root, task.classes if require_all_classes else ())
     if not allow_empty:
         _check_nothing_empty(layout)
     files = [file for folder in layout.folders for file in _files(folder)]
-    check = partial(_check_file, root=root)
+    check = partial(_check_file, root=root, task=task)
     results = list(map_threads(check, files, progress))
     bad = tuple(sorted((r for r in results if isinstance(r, BadScan)), key=lambda b: b.path))
     if bad and on_bad_scan == "refuse":
@@ -139,21 +140,53 @@ def list_scans(
     )
 
 
-def patient_of(file_name: str) -> str | None:
+def folder_task(root: str | os.PathLike[str]) -> Task:
+    """The task whose classes are the names of the class folders below `root`.
+
+    Those are the folders in `root`, or in its train, val and test folders, or in its only
+    subfolder, as unpacked archives are. Names that differ only by case are one class.
+
+    Raises:
+      UserError: no such folder, or fewer than two class folders.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise UserError(f"no such folder: {root}")
+    folders = _subfolders(root)
+    if len(folders) == 1 and _key(folders[0]) not in OFFICIAL_SPLITS:
+        root, folders = folders[0], _subfolders(folders[0])
+    splits = [folder for folder in folders if _key(folder) in OFFICIAL_SPLITS]
+    classes = [child for split in splits for child in _subfolders(split)] or folders
+    names = {_key(folder): folder.name for folder in reversed(classes)}
+    if len(names) < 2:
+        raise UserError(f"{root}: {len(names)} class folders; a task needs at least two")
+    return of_folders(list(names.values()))
+
+
+def patient_of(file_name: str, task: Task = KERMANY) -> str | None:
     """The patient's number in `CLASS-PATIENT-INDEX`, without leading zeros; None if not so named.
 
     >>> patient_of("CNV-0123-1.jpeg")
     '123'
     """
-    parsed = _parse_name(file_name)
+    parsed = _parse_name(file_name, task.classes)
     return parsed[1] if parsed else None
 
 
-def _parse_name(file_name: str) -> tuple[str, str] | None:
-    match = _NAME.match(file_name)
-    if match is None or match[1].upper() not in CLASSES:
+def _parse_name(file_name: str, classes: tuple[str, ...]) -> tuple[str, str] | None:
+    """Class and patient in a file's name; None for other names."""
+    match = _name_pattern(classes).match(file_name)
+    if match is None:
         return None
-    return match[1].upper(), match[2].lstrip("0") or "0"
+    spelt = {name.casefold(): name for name in classes}
+    return spelt[match[1].casefold()], match[2].lstrip("0") or "0"
+
+
+@cache
+def _name_pattern(classes: tuple[str, ...]) -> re.Pattern[str]:
+    # What follows the index, as in "CNV-123-1 (1).jpeg", does not hide the patient.
+    names = "|".join(map(re.escape, sorted(classes, key=len, reverse=True)))
+    return re.compile(rf"({names})-([0-9]+)-[0-9]+", re.IGNORECASE)
 
 
 def _find_layout(root: Path, names: Sequence[str]) -> _Layout:
@@ -166,10 +199,10 @@ def _find_layout(root: Path, names: Sequence[str]) -> _Layout:
     if len(below) == 1:
         return _layout_of(below[0], names)
     if below:
-        names = ", ".join(repr(child.name) for child in below)
-        raise UserError(f"{root} holds {len(below)} data sets ({names}); name one of them")
+        inside = ", ".join(repr(child.name) for child in below)
+        raise UserError(f"{root} holds {len(below)} data sets ({inside}); name one of them")
     raise UserError(
-        f"{root} holds no class folders; expected {'/'.join(CLASSES)} in it, or in its "
+        f"{root} holds no class folders; expected {'/'.join(names)} in it, or in its "
         "train, val and test folders"
     )
 
@@ -204,7 +237,7 @@ def _classes_in(parents: tuple[Path, ...], split: str, names: Sequence[str]) -> 
     return _Layout(folders, tuple([child for child in children if child not in known] + inner))
 
 
-def _check_layout(layout: _Layout, root: Path, require_all_classes: bool) -> None:
+def _check_layout(layout: _Layout, root: Path, required: Sequence[str]) -> None:
     if layout.splits != ("",) and not {"train", "test"} <= set(layout.splits):
         raise UserError(
             f"{root} has only {' and '.join(layout.splits)} of the official split; "
@@ -212,8 +245,8 @@ def _check_layout(layout: _Layout, root: Path, require_all_classes: bool) -> Non
         )
     for split in layout.splits:
         present = {folder.label for folder in layout.folders if folder.split == split}
-        missing = [label for label in CLASSES if label not in present]
-        if missing and require_all_classes:
+        missing = [label for label in required if label not in present]
+        if missing:
             raise UserError(f"{root / split} has no folder {' and no '.join(missing)}")
 
 
@@ -254,13 +287,13 @@ def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _check_file(item: tuple[_Folder, Path], *, root: Path) -> Record | BadScan:
+def _check_file(item: tuple[_Folder, Path], *, root: Path, task: Task) -> Record | BadScan:
     folder, path = item
     relative = _relative(path, root)
-    named = _parse_name(path.name)
+    named = _parse_name(path.name, task.classes)
     if not printable(relative):
         return BadScan(repr(relative), "its name holds a control character")
-    label = folder.label if folder.label in CLASSES else ""
+    label = folder.label if folder.label in task.classes else ""
     if label and named is not None and named[0] != label:
         return BadScan(relative, f"its name says {named[0]}, its folder {folder.label}")
     try:

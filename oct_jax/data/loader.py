@@ -1,4 +1,4 @@
-"""From a source of scans to batches: shuffled, augmented, sharded, resumable at any step.
+"""From scans to batches: shuffled, augmented, sharded, resumable at any step.
 
 Order and augmentation are functions of (seed, position): the stream that a run sees does not
 depend on threads, on where it was interrupted, or on how many processes share it.
@@ -17,9 +17,8 @@ from jaxtyping import Float32, UInt8
 
 from oct_jax.arrays import LabelBatch, ScanBatch
 from oct_jax.data.augment import FINE, augment
-from oct_jax.data.prepared import CachedSource
-from oct_jax.data.preprocess import Preprocess, resize_scan
-from oct_jax.data.source import Source
+from oct_jax.data.preprocess import Preprocess
+from oct_jax.data.scans import Scans
 from oct_jax.data.strengths import Augment
 
 # Training scans that take no more than this once resized are kept in memory: 5,300 of 448x448.
@@ -27,18 +26,17 @@ from oct_jax.data.strengths import Augment
 MEMORY_BYTES = 2**30
 
 
-def check_source(source: Source, preprocess: Preprocess) -> None:
+def check_resized(scans: Scans, preprocess: Preprocess) -> None:
     """Refuses scans that were resized for another preprocessing; any function here does so too.
 
     Raises:
       UserError: a training cache of another size, or resized in another way.
     """
-    if isinstance(source, CachedSource):
-        source.check(preprocess)
+    scans.reader.check(preprocess)
 
 
 class Batch(TypedDict):
-    """Resized grey scans (0 to 255) and their indices into `CLASSES`."""
+    """Resized grey scans (0 to 255) and their class indices."""
 
     image: ScanBatch
     label: LabelBatch
@@ -46,21 +44,21 @@ class Batch(TypedDict):
 
 @dataclass(frozen=True)
 class _ResizedScans:
-    """A random-access view of a source that Grain can read: index -> resized scan, and its label.
+    """A random-access view of scans that Grain can read: index -> resized scan, and its label.
 
     With a `memory`, every scan is read and resized once, and kept.
     """
 
-    source: Source
+    scans: Scans
     labels: np.ndarray | None
     preprocess: Preprocess
     memory: dict[int, np.ndarray] | None = None
 
     def __post_init__(self):
-        check_source(self.source, self.preprocess)
+        check_resized(self.scans, self.preprocess)
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.scans)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         image = {"image": self._remembered(int(index))}
@@ -75,9 +73,7 @@ class _ResizedScans:
         return self.memory[index]
 
     def _read(self, index: int) -> UInt8[np.ndarray, "size size"]:
-        if isinstance(self.source, CachedSource):
-            return self.source.read_resized(index)
-        return resize_scan(self.source.read(index), self.preprocess)
+        return self.scans.read_resized(index, self.preprocess)
 
 
 @dataclass(frozen=True)
@@ -109,7 +105,7 @@ class _RandomAugment(grain.transforms.RandomMap):
         return {**element, "image": augment(element["image"], rng, self.strengths, self.size)}
 
 
-def _fine(source: Source, preprocess: Preprocess) -> Preprocess:
+def _fine(source: Scans, preprocess: Preprocess) -> Preprocess:
     """How scans are resized that are augmented next: finer than the model's input.
 
     A training cache holds scans of the final size; `augment` enlarges them.
@@ -124,7 +120,7 @@ def _fine(source: Source, preprocess: Preprocess) -> Preprocess:
 
 
 def training_stream(
-    source: Source,
+    scans: Scans,
     preprocess: Preprocess,
     strengths: Augment,
     *,
@@ -135,13 +131,13 @@ def training_stream(
 ) -> grain.MapDataset:
     """The endless stream of training batches, as a random-access Grain data set.
 
-    Every run of `len(source)` consecutive scans holds each scan once, in an order of its own; a
+    Every run of `len(scans)` consecutive scans holds each scan once, in an order of its own; a
     batch may reach from one epoch into the next, so that none is dropped. Shard i of n holds the
     i-th of n equal parts of every batch: the shards, one behind the other, are the batch that one
     process alone would see.
 
     Args:
-      source: the scans to train on.
+      scans: to train on.
       preprocess: how they are resized.
       strengths: how they are augmented.
       batch_size: scans in a global batch; `shards` must divide it.
@@ -149,10 +145,10 @@ def training_stream(
       shard: index of this process.
       shards: number of processes.
     """
-    fine = _fine(source, preprocess)
-    small = len(source) * fine.size**2 <= MEMORY_BYTES
-    scans = _ResizedScans(source, source.labels, fine, {} if small else None)
-    stream = _endless(scans, seed).random_map(_RandomAugment(strengths, preprocess.size))
+    fine = _fine(scans, preprocess)
+    small = len(scans) * fine.size**2 <= MEMORY_BYTES
+    resized = _ResizedScans(scans, scans.labels, fine, {} if small else None)
+    stream = _endless(resized, seed).random_map(_RandomAugment(strengths, preprocess.size))
     # Sharded last, so that a scan's random numbers hang on its global position; by whole parts of
     # a batch, so that it has the place in the batch, and the dropout, that one process gives it.
     return stream.batch(batch_size // shards, drop_remainder=True)[shard::shards]
@@ -189,18 +185,18 @@ def prefetch(stream: grain.MapDataset, *, threads: int) -> grain.DatasetIterator
 
 
 def in_order(
-    source: Source, preprocess: Preprocess, *, batch_size: int, threads: int, every: int = 1
+    scans: Scans, preprocess: Preprocess, *, batch_size: int, threads: int, every: int = 1
 ) -> Iterator[ScanBatch]:
-    """Each `every`-th scan in the source's order, unaugmented; the last batch may be less."""
-    scans = _ResizedScans(source, None, preprocess)
-    chosen = grain.MapDataset.source(scans)[::every]
+    """Each `every`-th scan in order, unaugmented; the last batch may be less."""
+    resized = _ResizedScans(scans, None, preprocess)
+    chosen = grain.MapDataset.source(resized)[::every]
     batches = chosen.batch(batch_size, drop_remainder=False)
     for batch in prefetch(batches, threads=threads):
         yield batch["image"]
 
 
 def augmented_views(
-    source: Source,
+    scans: Scans,
     preprocess: Preprocess,
     strengths: Augment,
     *,
@@ -209,8 +205,8 @@ def augmented_views(
     seed: int,
     threads: int,
 ) -> Iterator[Batch]:
-    """Every scan in the source's order, then every scan again, `views` times, augmented anew."""
-    scans = _ResizedScans(source, source.labels, _fine(source, preprocess))
-    stream = grain.MapDataset.source(scans).seed(seed).repeat(views)
+    """Every scan in order, then every scan again, `views` times, augmented anew."""
+    resized = _ResizedScans(scans, scans.labels, _fine(scans, preprocess))
+    stream = grain.MapDataset.source(resized).seed(seed).repeat(views)
     stream = stream.random_map(_RandomAugment(strengths, preprocess.size))
     yield from prefetch(stream.batch(batch_size, drop_remainder=False), threads=threads)

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from oct_jax.data.readers import map_threads
 from oct_jax.files import write_atomic
-from oct_jax.types import CLASSES, SPLITS, UserError
+from oct_jax.types import SPLITS, UserError
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Record:
 
     Attributes:
       path: relative to the data root, with forward slashes.
-      label: a name of `CLASSES`, or "" when unknown.
+      label: name of a class, or "" when unknown; `Scans` checks it against a task.
       patient: patient number, or a name of its own for a scan that tells none; never "".
       split: a name of `SPLITS`, or "" when not assigned yet.
       width: of the decoded scan, pixels.
@@ -175,10 +175,10 @@ def _check(record: Record, where: str) -> None:
     parts = PurePosixPath(record.path).parts
     if record.path != "/".join(parts) or ".." in parts or not parts:
         raise UserError(f"{where}: path {record.path!r} is not a plain path below the data root")
-    if not printable(record.path) or not printable(record.patient):
-        raise UserError(f"{where}: path or patient holds a line break or another control character")
-    if record.label not in ("", *CLASSES):
-        raise UserError(f"{where}: label is {record.label!r}, not one of {', '.join(CLASSES)}")
+    if not all(map(printable, (record.path, record.patient, record.label))):
+        raise UserError(
+            f"{where}: path, patient or label holds a line break or another control character"
+        )
     if record.split not in ("", *SPLITS):
         raise UserError(f"{where}: split is {record.split!r}, not one of {', '.join(SPLITS)}")
     if not record.patient:

@@ -21,7 +21,8 @@ from oct_jax.data.archive import unpack
 from oct_jax.data.kermany import list_scans
 from oct_jax.data.manifest import Record
 from oct_jax.data.split import grouped_folds, keep_official, split_records
-from oct_jax.types import CLASSES, SPLITS, UserError
+from oct_jax.task import KERMANY
+from oct_jax.types import SPLITS, UserError
 
 FOLDS = 5
 SEED = 0
@@ -61,10 +62,12 @@ class OctKermanyConfig(tfds.core.BuilderConfig):
     Attributes:
       root: the folder of `records`; None to find the scans in the manual folder.
       records: scans with splits to use as they are, in place of a named way to split.
+      classes: their labels, in order.
     """
 
     root: Path | None = None
     records: tuple[Record, ...] = field(default=(), repr=False)
+    classes: tuple[str, ...] = KERMANY.classes
 
 
 class OctKermany(tfds.core.GeneratorBasedBuilder):
@@ -85,7 +88,7 @@ class OctKermany(tfds.core.GeneratorBasedBuilder):
         features = tfds.features.FeaturesDict(
             {
                 "image": tfds.features.Image(shape=(None, None, 1), encoding_format="jpeg"),
-                "label": tfds.features.ClassLabel(names=list(CLASSES)),
+                "label": tfds.features.ClassLabel(names=list(self.builder_config.classes)),
                 "patient_id": tfds.features.Text(),
                 "file_name": tfds.features.Text(),
                 "sha256": tfds.features.Text(),

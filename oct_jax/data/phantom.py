@@ -12,11 +12,10 @@ lying in the centre. Synthetic scans test software; a score on them says nothing
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
@@ -25,12 +24,11 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from oct_jax.arrays import LabelBatch, ScanArray
+from oct_jax.arrays import ScanArray
 from oct_jax.data.manifest import Record
 from oct_jax.data.readers import map_threads
-from oct_jax.data.source import label_indices
-from oct_jax.data.split import split_records
-from oct_jax.types import CLASSES
+from oct_jax.data.scans import Reader, Scans
+from oct_jax.task import KERMANY
 
 HEIGHT = 496
 """Rows of every phantom, as of the Spectralis scans that they imitate."""
@@ -130,7 +128,7 @@ def phantom_scan(
     """A random B-scan of a class.
 
     Args:
-      label: a name of `CLASSES`.
+      label: CNV, DME, DRUSEN or NORMAL.
       rng: decides everything else.
       anatomy: of the patient; drawn from `rng` if not given.
     """
@@ -587,60 +585,45 @@ def _standardised(values: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class PhantomSource:
-    """A source of phantoms: nothing is stored, a scan is made from (seed, patient, scan) when read.
-
-    Classes take turns; each patient has one class and 1 to 4 scans. Each scan is made once at
-    construction for the hash in its record, which is of its pixels.
+class PhantomReader(Reader):
+    """Phantoms: nothing is stored, a scan is made from (seed, patient, scan) when it is read.
 
     Attributes:
+      seed: fixes every pixel.
+      keys: of each scan, the number of the patient and that of the scan.
+    """
+
+    seed: int
+    keys: tuple[tuple[int, int], ...]
+
+    def read(self, row: int) -> ScanArray:
+        """Makes scan `row`."""
+        return _make(self.seed, *self.keys[row]).image
+
+    def lesion(self, row: int) -> Bool[np.ndarray, "height width"]:
+        """Where the lesion of scan `row` is; all false for NORMAL."""
+        return _make(self.seed, *self.keys[row]).lesion
+
+
+def phantom_scans(*, patients: int, seed: int) -> Scans:
+    """Synthetic scans of Kermany's four classes, split by patient; `Scans.lesion` is known.
+
+    Classes take turns; each patient has one class and 1 to 4 scans. Each scan is made once here
+    for the hash in its record, which is of its pixels.
+
+    Args:
       patients: how many; a multiple of 4 gives every class the same number of scans.
       seed: fixes every pixel and the split.
-      records: one for each scan, in order of path.
 
     Raises:
       UserError: too few patients for every split.
     """
-
-    patients: int
-    seed: int
-    records: tuple[Record, ...] = field(init=False, repr=False)
-
-    def __post_init__(self):
-        keys = [
-            (patient, scan)
-            for patient in range(self.patients)
-            for scan in range(_scan_count(self.seed, patient))
-        ]
-        records = map_threads(lambda key: _record(self.seed, *key), keys)
-        object.__setattr__(self, "records", split_records(list(records), seed=self.seed))
-
-    @property
-    def labels(self) -> LabelBatch:
-        """Indices into `CLASSES`, int32."""
-        return label_indices(self.records)
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def read(self, index: int) -> ScanArray:
-        """Makes scan `index`."""
-        return self._scan(index).image
-
-    def lesion(self, index: int) -> Bool[np.ndarray, "height width"]:
-        """Where the lesion of scan `index` is."""
-        return self._scan(index).lesion
-
-    def select(self, split: str) -> PhantomSource:
-        """The scans of one split, in the same order."""
-        selected = copy.copy(self)
-        chosen = tuple(record for record in self.records if record.split == split)
-        object.__setattr__(selected, "records", chosen)
-        return selected
-
-    def _scan(self, index: int) -> PhantomScan:
-        _, patient, scan = self.records[index].path.split("-")
-        return _make(self.seed, int(patient), int(scan))
+    keys = tuple(
+        (patient, scan) for patient in range(patients) for scan in range(_scan_count(seed, patient))
+    )
+    records = list(map_threads(lambda key: _record(seed, *key), keys))
+    scans = Scans(tuple(records), KERMANY, PhantomReader(seed, keys))
+    return scans.split_by_patient(seed=seed)
 
 
 def _generator(seed: int, *key: int) -> np.random.Generator:
@@ -648,13 +631,13 @@ def _generator(seed: int, *key: int) -> np.random.Generator:
 
 
 def _label(patient: int) -> str:
-    return CLASSES[patient % len(CLASSES)]
+    return KERMANY.classes[patient % len(KERMANY.classes)]
 
 
 def _scan_count(seed: int, patient: int) -> int:
     # The same for the patients of a round through the classes, which keeps the classes balanced.
     fewest, most = _SCANS_PER_PATIENT
-    return int(_generator(seed, patient // len(CLASSES), 0, 0).integers(fewest, most + 1))
+    return int(_generator(seed, patient // len(KERMANY.classes), 0, 0).integers(fewest, most + 1))
 
 
 def _make(seed: int, patient: int, scan: int) -> PhantomScan:

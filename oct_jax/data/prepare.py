@@ -22,11 +22,12 @@ import numpy as np
 from oct_jax.data.archive import unpack
 from oct_jax.data.datasets import PHANTOM, open_data
 from oct_jax.data.manifest import write_manifest
-from oct_jax.data.prepared import DESCRIPTION, FORMAT, MANIFEST, RECORDS, SCANS, CachedSource
-from oct_jax.data.preprocess import Preprocess, resize_scan
+from oct_jax.data.prepared import DESCRIPTION, FORMAT, MANIFEST, RECORDS, SCANS
+from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.readers import map_threads
-from oct_jax.data.source import FolderSource, Source
+from oct_jax.data.scans import FileReader, Scans
 from oct_jax.files import write_json
+from oct_jax.task import KERMANY, Task
 from oct_jax.types import UserError
 
 Progress = Callable[[str, int, int], None]
@@ -36,6 +37,7 @@ def prepare(
     root: str,
     out: str | os.PathLike[str],
     *,
+    task: Task | None = KERMANY,
     manifest: str | None = None,
     on_bad_scan: Literal["refuse", "skip"] = "refuse",
     seed: int = 0,
@@ -47,6 +49,7 @@ def prepare(
     Args:
       root: a folder of scans, or a zip of one.
       out: the folder to make; must not exist.
+      task: the classes; None makes one of the names of the class folders.
       manifest: a manifest.csv whose scans and splits to use.
       on_bad_scan: what to do with unreadable or wrongly filed scans.
       seed: of the splits, where the folder has none.
@@ -66,8 +69,9 @@ def prepare(
     if root == PHANTOM:
         raise UserError("phantom: its scans are made when they are read; nothing to prepare")
     with _whole_folder(out) as (work, result):
-        data = open_data(
+        scans = open_data(
             str(_root(Path(root).expanduser(), work)),
+            task=task,
             manifest=Path(manifest) if manifest else None,
             on_bad_scan=on_bad_scan,
             seed=seed,
@@ -75,13 +79,13 @@ def prepare(
             progress=partial(progress, "checking files") if progress else None,
         )
         if cache is not None:
-            details = _write_cache(data.source, result, root, cache, progress)
+            details = _write_cache(scans, result, root, cache, progress)
         else:
-            details = _write_records(data.source, result)
-        write_manifest(data.source.records, result / MANIFEST)
-        report = data.report | {"root": root}
+            details = _write_records(scans, result)
+        write_manifest(scans.records, result / MANIFEST)
+        report = dict(scans.report) | {"root": root}
         write_json(result / DESCRIPTION, {"format": FORMAT, **details, "report": report})
-    return [*data.lines, f"{out}: train on it with `just train stage=frozen data={out}`"]
+    return [*scans.lines, f"{out}: train on it with `just train stage=frozen data={out}`"]
 
 
 @contextlib.contextmanager
@@ -119,10 +123,11 @@ def _root(root: Path, work: Path) -> Path:
     return unpacked
 
 
-def _write_records(source: Source, result: Path) -> dict[str, Any]:
-    if not isinstance(source, FolderSource):
+def _write_records(scans: Scans, result: Path) -> dict[str, Any]:
+    reader = scans.reader
+    if not isinstance(reader, FileReader):
         raise UserError("root is prepared already; a training cache can be made of it: cache=true")
-    _check_space(result, 2 * sum(record.bytes for record in source.records))
+    _check_space(result, 2 * sum(record.bytes for record in scans.records))
     # TFDS takes a second to import, and only this needs it.
     import tensorflow_datasets as tfds
 
@@ -130,30 +135,32 @@ def _write_records(source: Source, result: Path) -> dict[str, Any]:
 
     tfds.disable_progress_bar()
     logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of every configuration but its own
-    given = OctKermanyConfig(name="prepared", root=source.root, records=source.records)
+    given = OctKermanyConfig(
+        name="prepared", root=reader.root, records=scans.records, classes=scans.task.classes
+    )
     builder = OctKermany(data_dir=result / RECORDS, config=given, file_format="array_record")
     with contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare(download_config=download_config(source.root))
+        builder.download_and_prepare(download_config=download_config(reader.root))
     return {"kind": "records"}
 
 
 def _write_cache(
-    source: Source, result: Path, root: str, preprocess: Preprocess, progress: Progress | None
+    scans: Scans, result: Path, root: str, preprocess: Preprocess, progress: Progress | None
 ) -> dict[str, Any]:
-    if isinstance(source, CachedSource):
+    if not scans.reader.full_size:
         raise UserError(f"{root} is a training cache; name the folder it was made from")
-    shape = (len(source), preprocess.size, preprocess.size)
+    shape = (len(scans), preprocess.size, preprocess.size)
     _check_space(result, int(np.prod(shape, dtype=np.int64)))
 
     def resized(index: int) -> bytes:
-        return resize_scan(source.read(index), preprocess).tobytes()
+        return scans.read_resized(index, preprocess).tobytes()
 
     told = partial(progress, "resizing scans") if progress else None
     # Written, not mapped: a full disk under a map kills the process instead of raising an error.
     with (result / SCANS).open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for scan in map_threads(resized, range(len(source)), told):
+        for scan in map_threads(resized, range(len(scans)), told):
             file.write(scan)
     return {"kind": "cache", "size": preprocess.size, "resize": preprocess.resize}
 

@@ -10,8 +10,8 @@ A prepared folder holds
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -20,12 +20,14 @@ import numpy as np
 from jaxtyping import UInt8
 from msgspec import Struct
 
-from oct_jax.arrays import LabelBatch, ScanArray
+from oct_jax.arrays import ScanArray
+from oct_jax.data.folder import Report, read_split_manifest
 from oct_jax.data.manifest import Record, summarize
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.readers import decode_scan
-from oct_jax.data.source import label_indices, read_split_manifest
+from oct_jax.data.scans import Reader, Scans
 from oct_jax.files import PositiveInt, convert, read_json
+from oct_jax.task import KERMANY, Task, of_folders
 from oct_jax.types import Resize, UserError
 
 DESCRIPTION, MANIFEST, RECORDS, SCANS = "prepared.json", "manifest.csv", "records", "scans.npy"
@@ -36,84 +38,57 @@ Made: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class PreparedSource:
+class RecordsReader(Reader):
     """Scans in TFDS records, decoded from the bytes of their files.
 
     Attributes:
       folder: the prepared folder.
-      records: one for each scan.
+      paths: of each scan, for errors.
       places: of each scan, the stored split and its index therein.
       made: identifies the records.
     """
 
     folder: Path
-    records: tuple[Record, ...]
+    paths: tuple[str, ...]
     places: tuple[tuple[str, int], ...]
     made: Made
 
-    @property
-    def labels(self) -> LabelBatch:
-        """See `Source`."""
-        return label_indices(self.records)
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def read(self, index: int) -> ScanArray:
-        """Decodes scan `index`."""
-        split, position = self.places[index]
+    def read(self, row: int) -> ScanArray:
+        """See `Reader`."""
+        split, position = self.places[row]
         stored = _open_records(self.folder, self.made)[split][position]
-        return decode_scan(stored["image"], self.records[index].path)
-
-    def select(self, split: str) -> PreparedSource:
-        """See `Source`."""
-        chosen = [index for index, record in enumerate(self.records) if record.split == split]
-        return replace(
-            self,
-            records=tuple(self.records[index] for index in chosen),
-            places=tuple(self.places[index] for index in chosen),
-        )
+        return decode_scan(stored["image"], self.paths[row])
 
 
 @dataclass(frozen=True)
-class CachedSource:
+class CacheReader(Reader):
     """Scans that were resized once, for one size and one way to resize.
 
     Attributes:
       folder: the prepared folder.
-      records: one for each scan; width and height are of the file.
-      rows: of each scan, its row in `scans.npy`.
       size: side of the stored scans.
       resize: how they were made square.
       first: where the first scan begins in the file, bytes.
       made: identifies the cache.
     """
 
+    full_size = False
+
     folder: Path
-    records: tuple[Record, ...]
-    rows: tuple[int, ...]
     size: int
     resize: Resize
     first: int
     made: Made
 
-    @property
-    def labels(self) -> LabelBatch:
-        """See `Source`."""
-        return label_indices(self.records)
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def read(self, index: int) -> ScanArray:
+    def read(self, row: int) -> ScanArray:
         """Refused: the scan at its full size is not stored.
 
         Raises:
           UserError: always.
         """
         raise UserError(
-            f"{self.folder} is a training cache without full-size scans "
-            f"(of {self.records[index].path}, for one); name the folder it was made from"
+            f"{self.folder} is a training cache without full-size scans; name the folder it was"
+            " made from"
         )
 
     def check(self, preprocess: Preprocess) -> None:
@@ -128,25 +103,17 @@ class CachedSource:
                 f"size={preprocess.size} resize={preprocess.resize}; prepare another cache"
             )
 
-    def read_resized(self, index: int) -> UInt8[np.ndarray, "size size"]:
-        """Scan `index` as `resize_scan` made it."""
+    def read_resized(self, row: int, preprocess: Preprocess) -> UInt8[np.ndarray, "size size"]:
+        """Scan `row` as `resize_scan` made it."""
+        self.check(preprocess)
         count = self.size * self.size
         # Read, not mapped: the pages of a map count as this process's memory and never leave it.
         # Opened each time, 10 microseconds: no handle is shared by threads or outlives the file.
         with (self.folder / SCANS).open("rb", buffering=0) as file:
             _refuse_remade(self.folder, self.made)
-            file.seek(self.first + self.rows[index] * count)
+            file.seek(self.first + row * count)
             data = file.read(count)
         return np.frombuffer(data, np.uint8).reshape(self.size, self.size)
-
-    def select(self, split: str) -> CachedSource:
-        """See `Source`."""
-        chosen = [index for index, record in enumerate(self.records) if record.split == split]
-        return replace(
-            self,
-            records=tuple(self.records[index] for index in chosen),
-            rows=tuple(self.rows[index] for index in chosen),
-        )
 
 
 def is_prepared(folder: str | os.PathLike[str]) -> bool:
@@ -155,24 +122,39 @@ def is_prepared(folder: str | os.PathLike[str]) -> bool:
 
 
 def open_prepared(
-    folder: Path, manifest: Path | None = None
-) -> tuple[PreparedSource | CachedSource, Mapping[str, Any]]:
+    folder: Path, manifest: Path | None = None, *, task: Task | None = KERMANY
+) -> Scans:
     """Opens a prepared folder.
 
     Args:
       folder: what `prepare` made.
       manifest: if given, its scans and splits are used; all must be in the folder.
-
-    Returns:
-      The source, and `prepared.json`.
+      task: the classes; None makes one of the scans' labels.
 
     Raises:
-      UserError: the folder is damaged or of another version, lacks scans of the manifest, or the
-        splits leak.
+      UserError: the folder is damaged or of another version, lacks scans of the manifest, has
+        labels of another task, or the splits leak.
     """
     description, made = _describe(folder), _made(folder)
     stored = read_split_manifest(folder / MANIFEST)
     records = read_split_manifest(manifest) if manifest else stored
+    rows = _rows(stored, records, folder, manifest)
+    task = task or of_folders(sorted({record.label for record in stored}))
+    report = Report("manifest", records, task=task)
+    details = {"synthetic": False, "prepared": description, "root": str(folder)}
+    return Scans(
+        records,
+        task,
+        _reader(folder, stored, description, made),
+        rows,
+        lines=tuple(report.lines()),
+        report=report.as_json() | details,
+    )
+
+
+def _rows(
+    stored: Sequence[Record], records: Sequence[Record], folder: Path, manifest: Path | None
+) -> tuple[int, ...]:
     row_of = {(record.path, record.sha256): row for row, record in enumerate(stored)}
     absent = [r.path for r in records if (r.path, r.sha256) not in row_of]
     if absent:
@@ -180,16 +162,19 @@ def open_prepared(
             f"{folder} lacks {len(absent)} scans of {manifest}: {summarize(absent)}; prepare it "
             "with that manifest"
         )
-    rows = [row_of[record.path, record.sha256] for record in records]
+    return tuple(row_of[record.path, record.sha256] for record in records)
+
+
+def _reader(
+    folder: Path, stored: tuple[Record, ...], description: Mapping[str, Any], made: Made
+) -> RecordsReader | CacheReader:
     if description["kind"] == "cache":
         size, resize = description["size"], description["resize"]
         first = _check_scans(folder, len(stored), size)
-        source = CachedSource(folder, records, tuple(rows), size, resize, first, made)
-        return source, description
+        return CacheReader(folder, size, resize, first, made)
     _open_records(folder, made)
-    places = _places(stored)
-    chosen = tuple(places[row] for row in rows)
-    return PreparedSource(folder, records, chosen, made), description
+    paths = tuple(record.path for record in stored)
+    return RecordsReader(folder, paths, tuple(_places(stored)), made)
 
 
 class _Description(Struct):

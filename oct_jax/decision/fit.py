@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from oct_jax.data.preprocess import Preprocess
-from oct_jax.data.source import Source
+from oct_jax.data.scans import Scans
 from oct_jax.decision.outliers import fit_outliers
 from oct_jax.decision.rule import DecisionRule, fit_rule
 from oct_jax.model.inference import predict_source
@@ -24,8 +24,8 @@ def fit_on_scans(
     variables: Variables,
     preprocess: Preprocess,
     *,
-    train: Source,
-    calibration: Source,
+    train: Scans,
+    calibration: Scans,
     data: str,
     threads: int,
 ) -> DecisionRule:
@@ -56,7 +56,7 @@ def fit_on_scans(
     )
 
 
-def describe(source: Source, data: str) -> dict[str, Any]:
+def describe(source: Scans, data: str) -> dict[str, Any]:
     """What is written down of calibration scans: where they are from, and how many."""
     return {
         "data": data,

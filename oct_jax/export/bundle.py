@@ -30,7 +30,7 @@ from rich.console import Console
 from oct_jax.classifier import Classifier
 from oct_jax.commands.settings import ExportConfig
 from oct_jax.data.datasets import open_data
-from oct_jax.data.source import Source
+from oct_jax.data.scans import Scans
 from oct_jax.decision.referral import TIERS
 from oct_jax.export import documents
 from oct_jax.export.evidence import Split, answer, figures, read_split
@@ -99,7 +99,7 @@ def write_bundle(
     source = _open_source(run, console)
     preprocess = classifier.preprocess
     test = quantized = measured = None
-    if isinstance(source, Source):
+    if isinstance(source, Scans):
         test = read_split(source, "test", preprocess, at_most=_TEST_SCANS)
         quantized = _quantize(classifier, graphs.mobile, source, test, config, console)
         if len(test):
@@ -199,7 +199,7 @@ def _sha256(path: Path) -> str:
 def _quantize(
     classifier: Classifier,
     mobile: ModelProto,
-    source: Source,
+    source: Scans,
     test: Split,
     config: ExportConfig,
     console: Console,
@@ -221,7 +221,7 @@ def _quantize(
     return quantized
 
 
-def _open_source(run: Path, console: Console) -> Source | str:
+def _open_source(run: Path, console: Console) -> Scans | str:
     """The run's scans, or why they are not to be had."""
     settings = read_run_config(run).settings
     try:
@@ -231,7 +231,7 @@ def _open_source(run: Path, console: Console) -> Source | str:
             on_bad_scan=settings["on_bad_scan"],
             seed=settings["seed"],
             phantom_patients=settings["phantom_patients"],
-        ).source
+        )
     except UserError as error:
         console.print(f"{error}; exporting without int8 and without figures", markup=False)
         return str(error)

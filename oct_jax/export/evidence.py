@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from oct_jax.arrays import LabelBatch, ScanBatch
 from oct_jax.data.loader import in_order
 from oct_jax.data.preprocess import Preprocess
-from oct_jax.data.source import Source
+from oct_jax.data.scans import Scans
 from oct_jax.decision.conformal import prediction_sets
 from oct_jax.decision.referral import TIERS, refer, urgency
 from oct_jax.decision.rule import DecisionRule
@@ -55,7 +55,7 @@ class Answers(NamedTuple):
         return self.probabilities.argmax(1)
 
 
-def read_split(source: Source, split: str, preprocess: Preprocess, *, at_most: int) -> Split:
+def read_split(source: Scans, split: str, preprocess: Preprocess, *, at_most: int) -> Split:
     """The resized scans of a split; every n-th where there are more than `at_most`."""
     chosen = source.select(split)
     if not len(chosen):

@@ -13,7 +13,7 @@ from jaxtyping import Float32, UInt8
 
 from oct_jax.arrays import AnyArray, ScanBatch
 from oct_jax.data.preprocess import Preprocess, normalise
-from oct_jax.data.source import Source
+from oct_jax.data.scans import Scans
 from oct_jax.model.protocol import Model, Variables
 
 # Batches are padded to one of these sizes, so that three programs are compiled, not one for
@@ -74,7 +74,7 @@ def join_rows(parts: Sequence[Results]) -> Results:
 def predict_source(
     model: Model,
     variables: Variables,
-    source: Source,
+    source: Scans,
     preprocess: Preprocess,
     *,
     threads: int,

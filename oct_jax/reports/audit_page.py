@@ -18,7 +18,7 @@ from oct_jax.data.readers import read_scan
 from oct_jax.files import write_atomic, write_json
 from oct_jax.reports import html
 from oct_jax.reports.picture import contact_sheet
-from oct_jax.types import CLASSES, UserError
+from oct_jax.types import UserError
 
 _SHOWN_PAIRS = 12
 _SHOWN_SCANS = 6
@@ -58,7 +58,7 @@ def summary_lines(audit: Audit) -> list[str]:
             f" another class: {named}; correct or remove one of each"
         )
     lines += _file_lines(audit)
-    lines += _border_lines(audit.measured)
+    lines += _border_lines(audit)
     lines += _shortcut_lines(audit)
     lines.append(verdict(audit))
     return lines
@@ -94,7 +94,7 @@ def as_json(audit: Audit) -> dict[str, Any]:
         "ignored_folders": audit.listing.ignored,
         "sizes": {size: dict(found) for size, found in _sizes(audit.measured).items()},
         "storage": dict(Counter(m.storage for m in audit.measured)),
-        "white_border": _white_borders(audit.measured),
+        "white_border": _white_borders(audit),
         "shortcut": dataclasses.asdict(shortcut) | {"warns": shortcut.warns} if shortcut else None,
     }
 
@@ -125,7 +125,7 @@ def as_html(audit: Audit) -> str:
     sections += ["<h2>Summary</h2>", html.items(summary_lines(audit)[:-1])]
     sections += ["<h2>Scans by split and class</h2>", _counts_table(audit)]
     if audit.measured:
-        sections += ["<h2>Sizes</h2>", html.picture(_size_chart(audit.measured), "png")]
+        sections += ["<h2>Sizes</h2>", html.picture(_size_chart(audit), "png")]
     sections += ["<h2>What each class looks like</h2>", *_class_sheets(audit)]
     worst = sorted(audit.pairs, key=lambda pair: (-len(pair.across), -pair.correlation))
     if worst:
@@ -195,15 +195,16 @@ def _file_lines(audit: Audit) -> list[str]:
     return lines
 
 
-def _border_lines(measured: Sequence[Measured]) -> list[str]:
-    told = ", ".join(f"{label} {share:.0%}" for label, share in _white_borders(measured).items())
+def _border_lines(audit: Audit) -> list[str]:
+    told = ", ".join(f"{label} {share:.0%}" for label, share in _white_borders(audit).items())
     return [f"scans with white borders: {told}"]
 
 
-def _white_borders(measured: Sequence[Measured]) -> dict[str, float]:
+def _white_borders(audit: Audit) -> dict[str, float]:
     """Of each class, the share of scans whose outermost pixels are white to a twentieth or more."""
     found = {
-        label: [m.border >= 0.05 for m in measured if m.record.label == label] for label in CLASSES
+        label: [m.border >= 0.05 for m in audit.measured if m.record.label == label]
+        for label in audit.task.classes
     }
     return {label: sum(white) / len(white) for label, white in found.items() if white}
 
@@ -240,12 +241,12 @@ def _counts_table(audit: Audit) -> str:
     rows = [
         (
             split,
-            *(f"{by_class[label]:,}" for label in CLASSES),
+            *(f"{by_class[label]:,}" for label in audit.task.classes),
             f"{sum(by_class.values()):,}",
         )
         for split, by_class in audit.counts.items()
     ]
-    return html.table(("split", *CLASSES, "all"), rows)
+    return html.table(("split", *audit.task.classes, "all"), rows)
 
 
 def _sheet(images: list[np.ndarray], captions: list[str], columns: int) -> str:
@@ -257,14 +258,14 @@ def _sheet(images: list[np.ndarray], captions: list[str], columns: int) -> str:
 
 def _class_sheets(audit: Audit) -> list[str]:
     sheets = []
-    for label in CLASSES:
+    for label in audit.task.classes:
         records = [record for record in audit.records if record.label == label]
         if not records:
             continue
         chosen = records[:: -(-len(records) // _SHOWN_SCANS)]
         scans = [read_scan(audit.root / record.path) for record in chosen]
         names = [f"{Path(r.path).stem} {r.width}x{r.height}" for r in chosen]
-        sheets.append(f"<h3>{label}</h3>" + _sheet(scans, names, _SHOWN_SCANS // 2))
+        sheets.append(f"<h3>{html.text(label)}</h3>" + _sheet(scans, names, _SHOWN_SCANS // 2))
     return sheets
 
 
@@ -277,24 +278,24 @@ def _pair_sheet(audit: Audit, pair: Pair) -> str:
     return names + _sheet(scans, [Path(record.path).stem for record in two], 2)
 
 
-def _size_chart(measured: Sequence[Measured]) -> bytes:
+def _size_chart(audit: Audit) -> bytes:
     """Scans by size, stacked by class, as PNG."""
     from matplotlib.figure import Figure  # slow to import, needed for the page alone
 
-    sizes = _sizes(measured)
+    sizes = _sizes(audit.measured)
     shown = list(sizes)[:_SIZES]
     rest = Counter(m for size in list(sizes)[_SIZES:] for m in sizes[size].elements())
     bars = [*((size, sizes[size]) for size in shown), *([("other", rest)] if rest else [])]
     figure = Figure(figsize=(9, 0.5 + 0.4 * len(bars)), layout="constrained")
     axes = figure.subplots()
     left = np.zeros(len(bars))
-    for label, shade in zip(CLASSES, ("#0b3954", "#087e8b", "#ff9f1c", "#c1c1c1"), strict=True):
+    for label, shade in zip(audit.task.classes, audit.task.colours, strict=True):
         counts = np.array([by_class[label] for _, by_class in bars])
         axes.barh([size for size, _ in bars], counts, left=left, label=label, color=shade)
         left += counts
     axes.invert_yaxis()
     axes.set_xlabel("scans")
-    axes.legend(ncols=len(CLASSES), loc="lower right", frameon=False)
+    axes.legend(ncols=min(len(audit.task.classes), 5), loc="lower right", frameon=False)
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=110)
     return out.getvalue()

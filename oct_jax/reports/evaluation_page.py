@@ -13,7 +13,6 @@ from PIL import Image
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from oct_jax.classifier import Classifier
-from oct_jax.data.prepared import CachedSource
 from oct_jax.decision.referral import TIERS
 from oct_jax.metrics.classification import risk_coverage
 from oct_jax.metrics.evaluation import Evaluated, members_of, reliability_rows
@@ -281,7 +280,7 @@ def _mistakes(found: Evaluated, classifier: Classifier) -> list[str]:
     if not len(worst):
         return ["<h2>Mistakes</h2><p>none</p>"]
     source, groups = found.labelled.source, found.labelled.groups
-    if isinstance(source, CachedSource):
+    if not source.reader.full_size:
         return [title, "<p>no pictures: a training cache has no full-size scans</p>"]
     pictures = []
     for index in worst:

@@ -10,13 +10,13 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int
 
-from oct_jax.arrays import LabelBatch
 from oct_jax.commands.settings import EvaluateConfig
 from oct_jax.data.datasets import PHANTOM, open_data
+from oct_jax.data.folder import scans_in_files
 from oct_jax.data.kermany import OWN_GROUP, list_scans
 from oct_jax.data.manifest import Record, read_manifest, summarize
 from oct_jax.data.prepared import is_prepared
-from oct_jax.data.source import FolderSource, Source
+from oct_jax.data.scans import Scans
 from oct_jax.runs.folder import read_run_config
 from oct_jax.types import CLASSES, UserError
 
@@ -45,23 +45,13 @@ class Labelled:
       lines: what a person should know of them.
     """
 
-    source: Source
+    source: Scans
     groups: tuple[Group, ...]
     truth: Int[np.ndarray, "scans"]
     name: str
     split: str
     own: bool
     lines: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ForeignScans(FolderSource):
-    """Scans whose labels may be none of the classes; `Labelled.truth` holds what they are."""
-
-    @property
-    def labels(self) -> LabelBatch:
-        """-1 for every scan: nothing may be trained on them by mistake."""
-        return np.full(len(self.records), -1, np.int32)
 
 
 @dataclass(frozen=True)
@@ -202,7 +192,7 @@ def _open_with_splits(folder: Path, config: EvaluateConfig, *, own: bool) -> Lab
         phantom_patients=settings["phantom_patients"],
     )
     split = config.split or ("test" if is_own(folder, config.data) else "all")
-    source = opened.source if split == "all" else opened.source.select(split)
+    source = opened if split == "all" else opened.select(split)
     if not len(source):
         raise UserError(f"{data}: has no scans in the {split} split; say split=... or data=...")
     groups = tuple(Group(name, (name,)) for name in CLASSES)
@@ -238,5 +228,5 @@ def _open_folder(root: Path, groups: tuple[Group, ...], config: EvaluateConfig) 
     if listing.bad:
         lines.append(f"{len(listing.bad)} bad scans left out")
     return Labelled(
-        ForeignScans(root, records), groups, truth, str(root), split, False, tuple(lines)
+        scans_in_files(root, records), groups, truth, str(root), split, False, tuple(lines)
     )

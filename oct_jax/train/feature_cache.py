@@ -23,7 +23,7 @@ from jaxtyping import Float32
 from oct_jax.data.loader import augmented_views
 from oct_jax.data.manifest import manifest_digest
 from oct_jax.data.preprocess import Preprocess
-from oct_jax.data.source import Source
+from oct_jax.data.scans import Scans
 from oct_jax.data.strengths import Augment
 from oct_jax.model.inference import BATCH_SIZES, make_forward, predict_all
 from oct_jax.model.protocol import Model, Variables
@@ -33,7 +33,7 @@ def cached_views(
     folder: Path,
     model: Model,
     variables: Variables,
-    source: Source,
+    source: Scans,
     preprocess: Preprocess,
     strengths: Augment,
     *,
@@ -80,7 +80,7 @@ def cached_views(
 
 def _key(
     variables: Variables,
-    source: Source,
+    source: Scans,
     preprocess: Preprocess,
     strengths: Augment,
     views: int,

@@ -14,7 +14,7 @@ import numpy as np
 
 from oct_jax.data.loader import feature_stream, prefetch, training_stream
 from oct_jax.data.preprocess import Preprocess, normalise
-from oct_jax.data.source import Source
+from oct_jax.data.scans import Scans
 from oct_jax.model.fold import fold
 from oct_jax.model.inference import predict_source
 from oct_jax.model.protocol import ModelConfig, Variables, build
@@ -46,8 +46,8 @@ def image_feed(
     preprocess: Preprocess,
     settings: StageSettings,
     *,
-    train: Source,
-    val: Source,
+    train: Scans,
+    val: Scans,
 ) -> Feed:
     """Batches of augmented scans; this process's part of each, where several train."""
     stream = training_stream(
@@ -72,8 +72,8 @@ def feature_feed(
     preprocess: Preprocess,
     settings: StageSettings,
     *,
-    train: Source,
-    val: Source,
+    train: Scans,
+    val: Scans,
     folder: Path,
 ) -> Feed:
     """The same over pooled features of a frozen backbone, computed once and kept in a folder.
@@ -118,7 +118,7 @@ def settle_statistics(
     variables: Variables,
     preprocess: Preprocess,
     settings: StageSettings,
-    train: Source,
+    train: Scans,
 ) -> Variables:
     """BatchNorm statistics of a fresh network, from its own activations on some training scans.
 

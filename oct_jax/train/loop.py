@@ -24,7 +24,7 @@ import numpy as np
 import optax
 
 from oct_jax.data.preprocess import Preprocess
-from oct_jax.data.source import Source
+from oct_jax.data.scans import Scans
 from oct_jax.model.protocol import ModelConfig, Variables, build
 from oct_jax.train.callbacks import Callback, EpochMetrics, StepReport
 from oct_jax.train.feeds import Feed, feature_feed, image_feed
@@ -131,7 +131,7 @@ class Trained:
 def train(
     model: ModelConfig,
     variables: Variables,
-    scans: Source,
+    scans: Scans,
     preprocess: Preprocess,
     settings: StageSettings,
     *,
@@ -187,7 +187,7 @@ def train(
     return Trained(best_variables, EpochMetrics(**best), history)
 
 
-def check_scans(train_scans: Source, val_scans: Source, *, num_classes: int) -> None:
+def check_scans(train_scans: Scans, val_scans: Scans, *, num_classes: int) -> None:
     """Raises UserError where a class has no training scan, or there is none to validate on."""
     counts = np.bincount(train_scans.labels, minlength=num_classes)
     if not counts.all():

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from oct_jax.data.preprocess import Preprocess
-from oct_jax.data.source import Source
+from oct_jax.data.scans import Scans
 from oct_jax.model.fold import fold
 from oct_jax.model.inference import predict_source
 from oct_jax.model.protocol import ModelConfig, Variables, build
@@ -37,7 +37,7 @@ def is_best(balanced_accuracy: float, highest: float, scans: int) -> bool:
 def score(
     model: ModelConfig,
     variables: Variables,
-    source: Source,
+    source: Scans,
     preprocess: Preprocess,
     *,
     threads: int,

@@ -6,7 +6,7 @@ import pytest
 from narrow_run import make_run
 from PIL import Image
 
-from oct_jax.data.phantom import PhantomSource
+from oct_jax.data.phantom import phantom_scans
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,7 @@ def scans(tmp_path) -> Path:
     """A folder with three phantoms, one of them in a subfolder."""
     folder = tmp_path / "scans"
     (folder / "more").mkdir(parents=True)
-    source = PhantomSource(patients=24, seed=2)
+    source = phantom_scans(patients=24, seed=2)
     for index, name in enumerate(("a.png", "b.png", "more/c.png")):
         Image.fromarray(source.read(index)).save(folder / name)
     return folder

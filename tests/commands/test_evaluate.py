@@ -15,7 +15,7 @@ from oct_jax import CLASSES, load
 from oct_jax.commands import entry as command
 from oct_jax.commands.cli import evaluate as main
 from oct_jax.data.manifest import read_manifest
-from oct_jax.data.phantom import PhantomSource
+from oct_jax.data.phantom import phantom_scans
 from oct_jax.data.prepare import prepare
 
 
@@ -31,7 +31,7 @@ def call(monkeypatch, *words) -> int:
 
 def write_scans(root: Path, seed: int, folders: dict[str, str]) -> Path:
     """Phantoms of each class in the folder that stands for it."""
-    source = PhantomSource(patients=24, seed=seed)
+    source = phantom_scans(patients=24, seed=seed)
     for index, record in enumerate(source.records):
         if record.label in folders:
             folder = root / folders[record.label]
@@ -123,7 +123,7 @@ def test_recalibration_says_what_its_scans_are_too_few_for(run, tmp_path, monkey
     told = capsys.readouterr().out
     for part in ("0 scans of CNV are too few", "no scan of an urgent class", "no density model"):
         assert part in told
-    prediction = load(folder).predict(PhantomSource(patients=24, seed=9).read(0))
+    prediction = load(folder).predict(phantom_scans(patients=24, seed=9).read(0))
     assert prediction.decision.referral in ("urgent", "defer")
 
 
@@ -138,7 +138,7 @@ def test_a_rule_of_other_weights_is_not_used(run, tmp_path, monkeypatch):
 def test_the_api_gives_the_decision(run, tmp_path, monkeypatch, capsys):
     folder = shutil.copytree(run, tmp_path / "run")
     assert call(monkeypatch, "recalibrate", f"run={folder}") == 0
-    source = PhantomSource(patients=24, seed=3)
+    source = phantom_scans(patients=24, seed=3)
     prediction = load(folder).predict(source.read(0))
     assert prediction.decision is not None
     assert set(prediction.decision.classes) <= set(CLASSES)
@@ -178,7 +178,7 @@ def test_folders_with_other_labels(run, tmp_path, monkeypatch, capsys, folders, 
     words = [f"run={run}", f"data={root}", f"out={tmp_path / 'out'}", "resamples=10"]
     assert call(monkeypatch, *words, *([f"labels={labels}"] if labels else [])) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    scans = [one for one in PhantomSource(patients=24, seed=4).records if one.label in folders]
+    scans = [one for one in phantom_scans(patients=24, seed=4).records if one.label in folders]
     assert report["scans"] == len(scans)
     assert report["figures"]["accuracy"]["value"] is not None
     if labels:
@@ -193,7 +193,7 @@ def test_other_scans_of_trained_patients_are_found(run, tmp_path, monkeypatch, c
     trained = next(one for one in read_manifest(run / "manifest.csv") if one.split == "train")
     folder = tmp_path / "clinic" / "CNV"
     folder.mkdir(parents=True)
-    picture = Image.fromarray(PhantomSource(patients=24, seed=9).read(0))
+    picture = Image.fromarray(phantom_scans(patients=24, seed=9).read(0))
     picture.save(folder / f"CNV-{trained.patient}-77.png")
     assert call(monkeypatch, f"run={run}", f"data={folder.parent}") == 2
     assert "1 of 1 scans are of patients that the run was trained on" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from oct_jax.commands.cli import explain as main
 from oct_jax.commands.explain import EMPTY, TRAINED_ON, cautions
 from oct_jax.commands.settings import ExplainConfig
 from oct_jax.data.manifest import read_manifest, write_manifest
-from oct_jax.data.phantom import PhantomSource
+from oct_jax.data.phantom import phantom_scans
 from oct_jax.files import write_json
 from oct_jax.runs.load import load
 from oct_jax.runs.paths import latest_run
@@ -74,7 +74,7 @@ def test_a_name_that_is_not_utf8_stops_no_other_scan(run, scans, tmp_path, monke
 
 
 def test_pictures_of_every_kind(run, tmp_path, monkeypatch):
-    scan = PhantomSource(patients=24, seed=2).read(0)
+    scan = phantom_scans(patients=24, seed=2).read(0)
     Image.fromarray(scan.astype(np.uint16) * 257).save(tmp_path / "deep.tif")
     opaque = np.full_like(scan, 255)
     Image.fromarray(np.dstack([scan, scan, scan, opaque])).save(tmp_path / "rgba.png")
@@ -131,7 +131,7 @@ def test_the_newest_run_is_taken(tmp_path, monkeypatch):
 
 
 def test_scans_may_be_iterators_stacks_pictures_and_jax_arrays(run):
-    classifier, source = load(run), PhantomSource(patients=24, seed=2)
+    classifier, source = load(run), phantom_scans(patients=24, seed=2)
     scans = [source.read(index) for index in range(2)]
     expected = classifier.predict(scans)
     pictures = map(Image.fromarray, scans)
@@ -150,7 +150,7 @@ def test_scans_may_be_iterators_stacks_pictures_and_jax_arrays(run):
 
 
 def test_batches_and_single_scans_agree(run):
-    classifier, source = load(run), PhantomSource(patients=24, seed=2)
+    classifier, source = load(run), phantom_scans(patients=24, seed=2)
     scans = [source.read(index) for index in range(9)]
     together = classifier.explain(scans, flip=True)
     alone = classifier.explain(scans[8], flip=True)

@@ -16,6 +16,7 @@ from oct_jax.data.audit import audit, clean_records
 from oct_jax.data.manifest import read_manifest
 from oct_jax.data.split import leaking_patients
 from oct_jax.reports.audit_page import as_html, summary_lines
+from oct_jax.task import OCTDL
 from oct_jax.types import CLASSES
 
 PATIENTS = 12
@@ -155,6 +156,19 @@ def test_one_file_under_two_labels_is_an_error(tmp_path):
     assert "CONTRADICTION: 1 files are byte-identical to a file of another class" in result.stdout
     report = json.loads((tmp_path / "audit" / "audit.json").read_text())
     assert report["contradictions"] == [["CNV/CNV-4-1.jpeg", "DME/DME-4-2.jpeg"]]
+
+
+def test_seven_classes_of_other_names_are_audited(tmp_path):
+    for number, label in enumerate(OCTDL.classes):
+        for patient in range(6):
+            name = f"{label}-{patient * 7 + number}-1.jpeg"
+            save(scan_of(1000 * number + patient), tmp_path / "scans" / label / name)
+    for task in (OCTDL, None):
+        found = audit(tmp_path / "scans", task=task)
+        assert found.counts["all"] == dict.fromkeys(OCTDL.classes, 6)
+        assert set(OCTDL.classes) <= set(as_html(found).replace("<", " ").replace(">", " ").split())
+        split = clean_records(found, seed=0)
+        assert {record.label for record in split if record.split == "test"} == set(OCTDL.classes)
 
 
 @pytest.mark.parametrize("shortcut", ["width", "border"])

@@ -1,7 +1,5 @@
 """The training stream: every scan once an epoch, resumable anywhere, the same for any sharding."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,40 +13,34 @@ from oct_jax.data.loader import (
     prefetch,
     training_stream,
 )
+from oct_jax.data.manifest import Record
 from oct_jax.data.preprocess import Preprocess
+from oct_jax.data.scans import Reader, Scans
 from oct_jax.data.strengths import Augment
+from oct_jax.task import KERMANY
 
 PREPROCESS = Preprocess(size=8, mean=(0.5,), std=(0.5,))
 PLAIN = Augment(amount=0, flip=0)
 
 
-@dataclass(frozen=True)
-class NumberedScans:
+class NumberedReader(Reader):
     """Scan i is a square of grey level i."""
 
-    count: int
+    def read(self, row):
+        return np.full((8, 8), row, np.uint8)
 
-    def __len__(self):
-        return self.count
 
-    @property
-    def labels(self):
-        return np.arange(self.count, dtype=np.int32) % 4
-
-    @property
-    def records(self):
-        return ()
-
-    def read(self, index):
-        return np.full((8, 8), index, np.uint8)
-
-    def select(self, split):
-        raise NotImplementedError
+def numbered_scans(count):
+    records = tuple(
+        Record(f"{i:02}", KERMANY.classes[i % 4], str(i), "train", 8, 8, 64, f"{i:064x}")
+        for i in range(count)
+    )
+    return Scans(records, KERMANY, NumberedReader())
 
 
 def stream_of(count, batch_size, seed=0, strengths=PLAIN, **sharding):
     return training_stream(
-        NumberedScans(count), PREPROCESS, strengths, batch_size=batch_size, seed=seed, **sharding
+        numbered_scans(count), PREPROCESS, strengths, batch_size=batch_size, seed=seed, **sharding
     )
 
 
@@ -79,7 +71,7 @@ def test_epochs_and_seeds_have_orders_of_their_own():
 def test_scans_kept_in_memory_give_the_batches_of_scans_read_again(monkeypatch):
     reads = []
     monkeypatch.setattr(
-        NumberedScans, "read", lambda self, i: reads.append(i) or np.full((8, 8), i, np.uint8)
+        NumberedReader, "read", lambda self, i: reads.append(i) or np.full((8, 8), i, np.uint8)
     )
     kept = stream_of(10, 5, strengths=Augment())
     monkeypatch.setattr(loader, "MEMORY_BYTES", 0)
@@ -115,16 +107,16 @@ def test_shards_together_are_the_batch_of_one_process(shards, step):
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9])
 def test_in_order_gives_every_scan_once_with_a_short_last_batch(count):
-    batches = list(in_order(NumberedScans(count), PREPROCESS, batch_size=4, threads=2))
+    batches = list(in_order(numbered_scans(count), PREPROCESS, batch_size=4, threads=2))
     assert [n for batch in batches for n in numbers({"image": batch})] == list(range(count))
     assert len(batches[-1]) == (count - 1) % 4 + 1
-    third = in_order(NumberedScans(count), PREPROCESS, batch_size=4, threads=2, every=3)
+    third = in_order(numbered_scans(count), PREPROCESS, batch_size=4, threads=2, every=3)
     assert [n for batch in third for n in numbers({"image": batch})] == list(range(0, count, 3))
 
 
 def test_views_differ_from_each_other_and_keep_the_order_of_the_scans():
     batches = augmented_views(
-        NumberedScans(6), PREPROCESS, Augment(flip=0), views=2, batch_size=6, seed=0, threads=2
+        numbered_scans(6), PREPROCESS, Augment(flip=0), views=2, batch_size=6, seed=0, threads=2
     )
     first, second = batches
     np.testing.assert_array_equal(first["label"], second["label"])

@@ -103,7 +103,6 @@ LINE = ["CNV/a.png", "CNV", "1", "train", "512", "496", "4", SHA]
         ("path", "CNV/../../a.png", "plain path below the data root"),
         ("path", "CNV//a.png", "plain path below the data root"),
         ("path", "CNV/a\nb.png", "line break"),
-        ("label", "AMD", "label is 'AMD', not one of CNV, DME, DRUSEN, NORMAL"),
         ("patient", "", "patient is empty"),
         ("split", "valid", "split is 'valid', not one of train, val, calibration, test"),
         ("width", "wide", "width is 'wide', not a whole number"),

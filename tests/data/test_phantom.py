@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import cross_val_score
 
-from oct_jax.data.phantom import HEIGHT, PhantomSource, draw_anatomy, phantom_scan
-from oct_jax.data.source import Source
+from oct_jax.data.phantom import HEIGHT, draw_anatomy, phantom_scan
+from oct_jax.data.scans import Scans
 from oct_jax.types import CLASSES, SPLITS, UserError
 
 seeds = st.integers(0, 2**32 - 1)
@@ -24,8 +24,8 @@ def scan(label: str, seed: int):
 
 
 @pytest.fixture(scope="module")
-def source() -> PhantomSource:
-    return PhantomSource(patients=24, seed=3)
+def source() -> Scans:
+    return phantom_scans(patients=24, seed=3)
 
 
 @settings(max_examples=30)
@@ -105,7 +105,7 @@ def test_size_border_mean_and_contrast_do_not_tell_the_class():
 
 
 def test_the_source_is_a_source(source):
-    assert isinstance(source, Source)
+    assert isinstance(source, Scans)
     assert len(source) == len(source.records) == len(source.labels)
     assert source.labels.dtype == np.int32
     assert [CLASSES[k] for k in source.labels] == [record.label for record in source.records]
@@ -142,12 +142,12 @@ def test_splits_part_the_scans_and_never_a_patient(source):
 
 
 def test_the_seed_fixes_the_data_set(source):
-    again = PhantomSource(patients=24, seed=3)
+    again = phantom_scans(patients=24, seed=3)
     assert again == source == pickle.loads(pickle.dumps(source))
-    other = PhantomSource(patients=24, seed=4)
+    other = phantom_scans(patients=24, seed=4)
     assert not {r.sha256 for r in other.records} & {r.sha256 for r in source.records}
 
 
 def test_too_few_patients_are_the_users_to_mend():
     with pytest.raises(UserError, match="too few"):
-        PhantomSource(patients=4, seed=0)
+        phantom_scans(patients=4, seed=0)

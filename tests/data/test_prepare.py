@@ -71,7 +71,7 @@ def test_nothing_but_the_result_is_left(scans, tmp_path, cache):
     lines = make(scans, tmp_path / "out", cache=cache, size=32)
     assert left_beside(scans) == ["out"]
     assert any("data=" in line for line in lines)
-    assert len(open_prepared(tmp_path / "out")[0]) == 4 * PATIENTS
+    assert len(open_prepared(tmp_path / "out")) == 4 * PATIENTS
 
 
 @pytest.mark.parametrize("cache", [False, True])
@@ -134,7 +134,7 @@ def test_killed_in_the_middle_there_is_nothing_under_the_name_and_a_rerun_comple
 def test_a_zip_gives_what_its_folder_gives(scans, tmp_path):
     make(scans, tmp_path / "plain")
     make(zipped(scans, tmp_path / "scans.zip"), tmp_path / "from_zip")
-    plain, from_zip = (open_prepared(tmp_path / name)[0] for name in ("plain", "from_zip"))
+    plain, from_zip = (open_prepared(tmp_path / name) for name in ("plain", "from_zip"))
     assert {r.sha256 for r in plain.records} == {r.sha256 for r in from_zip.records}
     assert left_beside(scans) == ["from_zip", "plain", "scans.zip"]
 
@@ -204,9 +204,11 @@ def test_bad_scans_are_refused_or_recorded(scans, tmp_path):
     with pytest.raises(UserError, match="are bad"):
         make(scans, tmp_path / "out")
     make(scans, tmp_path / "out", on_bad_scan="skip")
-    source, description = open_prepared(tmp_path / "out")
+    source = open_prepared(tmp_path / "out")
     assert len(source) == 4 * PATIENTS - 1
-    assert [bad["path"] for bad in description["report"]["bad"]] == ["CNV/CNV-1-1.jpeg"]
+    assert [bad["path"] for bad in source.report["prepared"]["report"]["bad"]] == [
+        "CNV/CNV-1-1.jpeg"
+    ]
 
 
 def test_the_command(scans, tmp_path):

@@ -19,7 +19,6 @@ from oct_jax.data.manifest import read_manifest, write_manifest
 from oct_jax.data.prepared import open_prepared
 from oct_jax.data.preprocess import Preprocess, resize_scan
 from oct_jax.data.readers import read_scan
-from oct_jax.data.source import Source
 from oct_jax.data.strengths import Augment
 from oct_jax.types import UserError
 
@@ -43,14 +42,17 @@ def opened(folder, manifest=None):
     )
 
 
+def reading(source, form):
+    return source.read if form == "records" else lambda i: source.read_resized(i, PREPROCESS)
+
+
 def same(a, b):
     return all(np.array_equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_records_labels_and_splits_are_the_folder_s(forms, form):
-    folder, prepared = opened(forms["folder"]).source, opened(forms[form]).source
-    assert isinstance(prepared, Source)
+    folder, prepared = opened(forms["folder"]), opened(forms[form])
     assert prepared.records == folder.records
     np.testing.assert_array_equal(prepared.labels, folder.labels)
     for split in ("train", "val", "calibration", "test"):
@@ -59,7 +61,7 @@ def test_records_labels_and_splits_are_the_folder_s(forms, form):
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_records_read_to_the_same_scans(forms, split):
-    folder, prepared = (opened(forms[name]).source.select(split) for name in ("folder", "records"))
+    folder, prepared = (opened(forms[name]).select(split) for name in ("folder", "records"))
     for index in range(len(folder)):
         np.testing.assert_array_equal(prepared.read(index), folder.read(index))
 
@@ -95,14 +97,14 @@ _opened = {}
 
 def opened_once(folder):
     if folder not in _opened:
-        _opened[folder] = opened(folder).source
+        _opened[folder] = opened(folder)
     return _opened[folder]
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_evaluation_batches_are_the_folder_s_bit_for_bit(forms, form):
     one, other = (
-        in_order(opened(forms[name]).source, PREPROCESS, batch_size=7, threads=2)
+        in_order(opened(forms[name]), PREPROCESS, batch_size=7, threads=2)
         for name in ("folder", form)
     )
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
@@ -112,7 +114,7 @@ def test_evaluation_batches_are_the_folder_s_bit_for_bit(forms, form):
     "other", [replace(PREPROCESS, size=64), replace(PREPROCESS, resize="letterbox")]
 )
 def test_a_cache_is_refused_for_any_other_preprocessing(forms, other):
-    source = opened(forms["cache"]).source
+    source = opened(forms["cache"])
     line = "made with size=32 resize=squash, not size="
     with pytest.raises(UserError, match=line):
         training_stream(source, other, Augment(), batch_size=2, seed=0)
@@ -126,8 +128,8 @@ def test_a_cache_is_refused_for_any_other_preprocessing(forms, other):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_sources_pickle_and_are_read_from_many_threads(forms, form):
-    source = pickle.loads(pickle.dumps(opened(forms[form]).source))
-    read = source.read if form == "records" else source.read_resized
+    source = pickle.loads(pickle.dumps(opened(forms[form])))
+    read = reading(source, form)
     with ThreadPoolExecutor(8) as pool:
         scans = list(pool.map(read, [index % len(source) for index in range(400)]))
     for index, scan in enumerate(scans):
@@ -136,10 +138,9 @@ def test_sources_pickle_and_are_read_from_many_threads(forms, form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_folder_made_anew_is_read_anew(forms, form, tmp_path):
-    read = "read" if form == "records" else "read_resized"
     shutil.copytree(forms[form], tmp_path / "prepared")
-    earlier = opened(tmp_path / "prepared").source
-    getattr(earlier, read)(0)
+    earlier = opened(tmp_path / "prepared")
+    reading(earlier, form)(0)
     shutil.rmtree(tmp_path / "prepared")
     make_scans(tmp_path / "folder", patients=9)
     make(tmp_path / "folder", tmp_path / "records")
@@ -147,15 +148,15 @@ def test_a_folder_made_anew_is_read_anew(forms, form, tmp_path):
         make(tmp_path / "records", tmp_path / "prepared", cache=True, size=32)
     else:
         (tmp_path / "records").rename(tmp_path / "prepared")
-    source = opened(tmp_path / "prepared").source
+    source = opened(tmp_path / "prepared")
     assert len(source) == 36
     for index, record in enumerate(source.records):
         scan = read_scan(tmp_path / "folder" / record.path)
         expected = scan if form == "records" else resize_scan(scan, PREPROCESS)
-        np.testing.assert_array_equal(getattr(source, read)(index), expected)
+        np.testing.assert_array_equal(reading(source, form)(index), expected)
     if form == "cache":
         with pytest.raises(UserError, match="made anew while it was read"):
-            earlier.read_resized(0)
+            earlier.read_resized(0, PREPROCESS)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -163,11 +164,10 @@ def test_a_manifest_chooses_scans_and_splits_of_a_prepared_folder(forms, form, t
     records = read_manifest(forms[form] / "manifest.csv")
     chosen = [replace(record, split="train") for record in records[::3]]
     write_manifest(chosen, tmp_path / "chosen.csv")
-    some, whole = opened(forms[form], tmp_path / "chosen.csv").source, opened(forms[form]).source
+    some, whole = opened(forms[form], tmp_path / "chosen.csv"), opened(forms[form])
     assert some.records == tuple(chosen)
-    read = "read" if form == "records" else "read_resized"
     for index in range(len(some)):
-        scans = getattr(some, read)(index), getattr(whole, read)(3 * index)
+        scans = reading(some, form)(index), reading(whole, form)(3 * index)
         np.testing.assert_array_equal(*scans)
     write_manifest([replace(chosen[0], sha256="0" * 64)], tmp_path / "other.csv")
     with pytest.raises(UserError, match="lacks 1 scans"):

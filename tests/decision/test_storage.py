@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_rule import fitted, outputs_of
 
-from oct_jax.data.phantom import PhantomSource
+from oct_jax.data.phantom import phantom_scans
 from oct_jax.decision.rule import decide
 from oct_jax.decision.storage import read_rule, write_rule
 from oct_jax.types import UserError
@@ -50,7 +50,7 @@ def edit(stage, **changes):
 
 @pytest.fixture
 def stage(tmp_path):
-    records = PhantomSource(patients=24, seed=0).records[:5]
+    records = phantom_scans(patients=24, seed=0).records[:5]
     write_rule(tmp_path, dataclasses.replace(fitted(), records=records))
     return tmp_path
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from oct_jax.classifier import Classifier
 from oct_jax.commands.settings import ExportConfig
-from oct_jax.data.phantom import PhantomSource
+from oct_jax.data.phantom import phantom_scans
 from oct_jax.decision.fit import fit_on_scans
 from oct_jax.decision.storage import write_rule
 from oct_jax.export import quantize
@@ -19,7 +19,7 @@ from oct_jax.runs.load import load
 def calibrate(run: Path) -> Path:
     """Fits the decision rule of a run of phantoms."""
     classifier = load(run)
-    source = PhantomSource(patients=24, seed=1)
+    source = phantom_scans(patients=24, seed=1)
     rule = fit_on_scans(
         classifier.model,
         classifier.variables,

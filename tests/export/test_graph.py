@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oct_jax.classifier import Classifier
-from oct_jax.data.phantom import PhantomSource
+from oct_jax.data.phantom import phantom_scans
 from oct_jax.data.preprocess import HeatmapGrid, Preprocess, resize_scan
 from oct_jax.decision.outliers import OutlierModel
 from oct_jax.decision.rule import DecisionRule
@@ -66,7 +66,7 @@ def random_classifier(variant: str, padding: str) -> Classifier:
     preprocess = Preprocess(size=SIZE, mean=(0.4, 0.5, 0.45), std=(0.2, 0.25, 0.3))
     classifier = Classifier(build(config), folded, preprocess, True, "frozen", rule, GRID)
     # Logits of about 3, so that no probability is 0 or 1.
-    logits = classifier.predict(PhantomSource(patients=24, seed=3).read(0)).logits
+    logits = classifier.predict(phantom_scans(patients=24, seed=3).read(0)).logits
     shrunk = jax.tree.map(
         lambda leaf: leaf * 3 / np.abs(logits).max(), folded.params["head"]["classifier"]
     )
@@ -97,7 +97,7 @@ def case(request):
 @pytest.fixture(scope="module")
 def scans():
     """Phantoms in their own sizes."""
-    source = PhantomSource(patients=24, seed=3)
+    source = phantom_scans(patients=24, seed=3)
     return [source.read(index) for index in range(0, 24, 6)]
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from oct_jax.data.phantom import PhantomSource
+from oct_jax.data.phantom import phantom_scans
 from oct_jax.data.preprocess import (
     HeatmapGrid,
     Preprocess,
@@ -95,7 +95,7 @@ def test_any_picture_gives_the_same_pixels(case, height, width, above, slope, be
     "shape", [(496, 512), (496, 768), (291, 507), (196, 507), (496, 1536), (700, 400), (3, 700)]
 )
 def test_phantoms_of_every_shape_give_the_same_pixels(case, shape):
-    phantom = PhantomSource(patients=24, seed=3).read(0)
+    phantom = phantom_scans(patients=24, seed=3).read(0)
     rows = np.arange(shape[0]) * phantom.shape[0] // shape[0]
     columns = np.arange(shape[1]) * phantom.shape[1] // shape[1]
     scan = phantom[rows][:, columns]

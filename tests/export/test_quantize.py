@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oct_jax.data.phantom import PhantomSource
+from oct_jax.data.phantom import phantom_scans
 from oct_jax.decision.rule import DecisionRule, decide
 from oct_jax.export import quantize
 from oct_jax.export.evidence import Answers, Split, agreement, answer, read_split, referrals, share
@@ -22,7 +22,7 @@ def mobile(classifier):
 
 @pytest.fixture(scope="module")
 def split(classifier) -> Split:
-    source = PhantomSource(patients=24, seed=1)
+    source = phantom_scans(patients=24, seed=1)
     return read_split(source, "val", classifier.preprocess, at_most=8)
 
 

@@ -12,7 +12,7 @@ from oct_jax.decision.outliers import fit_outliers
 from oct_jax.decision.rule import fit_rule
 from oct_jax.metrics.evaluation import appraise, parse_prevalence, tier_of, to_groups
 from oct_jax.model.inference import Outputs
-from oct_jax.runs.scans import ForeignScans, Group, Labelled, parse_groups
+from oct_jax.runs.scans import Group, Labelled, parse_groups
 from oct_jax.types import CLASSES, UserError
 
 
@@ -30,7 +30,7 @@ def labelled_of(truth, groups=None, patients=None):
         Record(f"{index}.png", "", patient, "test", 9, 9, 9, f"{index:064x}")
         for index, patient in enumerate(patients)
     )
-    source = ForeignScans(Path("/none"), records)
+    source = scans_in_files(Path("/none"), records)
     return Labelled(source, groups, np.asarray(truth, np.int32), "made up", "test", False, ())
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from oct_jax import UserError, load
 from oct_jax.commands.train import train_stage
-from oct_jax.data.phantom import PhantomSource
+from oct_jax.data.phantom import phantom_scans
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.explain.gradcam import saliency
 from oct_jax.model.backbones import BACKBONES, config_class, load_backbone
@@ -70,7 +70,7 @@ def test_a_backbone_of_ones_own_trains_both_stages(small_run):
 
 
 def test_a_backbone_of_ones_own_explains_a_scan(small_run):
-    classifier, scan = load(small_run), PhantomSource(patients=24, seed=0).read(0)
+    classifier, scan = load(small_run), phantom_scans(patients=24, seed=0).read(0)
     explanation = classifier.explain(scan, target="CNV")
     assert explanation.cells.shape == (2, 2)
     assert explanation.heatmap.shape == scan.shape

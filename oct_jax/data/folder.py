@@ -1,20 +1,16 @@
-"""Random access to scans: one interface for a folder, the phantom and prepared records."""
+"""Opening a folder of labelled image files, with splits that share no patient."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
-import numpy as np
-
-from oct_jax.arrays import LabelBatch, ScanArray
-from oct_jax.data.kermany import BadScan, list_scans
-from oct_jax.data.manifest import Record, read_manifest, summarize, verify
-from oct_jax.data.readers import read_scan
+from oct_jax.data.kermany import BadScan, folder_task, list_scans
+from oct_jax.data.manifest import Record, manifest_digest, read_manifest, summarize, verify
+from oct_jax.data.scans import FileReader, Scans, count_labels
 from oct_jax.data.split import (
     DEFAULT_FRACTIONS,
     Fractions,
@@ -22,69 +18,8 @@ from oct_jax.data.split import (
     refuse_leaks,
     split_records,
 )
-from oct_jax.types import CLASSES, SPLITS, UserError
-
-
-@runtime_checkable
-class Source(Protocol):
-    """Scans by index. Immutable, picklable, and safe to read from many threads."""
-
-    @property
-    def records(self) -> tuple[Record, ...]:
-        """What is known of each scan."""
-        ...
-
-    @property
-    def labels(self) -> LabelBatch:
-        """Indices into `CLASSES`, int32 of shape (number of scans,)."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def read(self, index: int) -> ScanArray:
-        """Scan `index` at its full size."""
-        ...
-
-    def select(self, split: str) -> Source:
-        """The scans of one split, in the same order."""
-        ...
-
-
-@dataclass(frozen=True)
-class FolderSource:
-    """Scans in image files.
-
-    Attributes:
-      root: the folder that the records' paths are relative to.
-      records: one for each scan.
-    """
-
-    root: Path
-    records: tuple[Record, ...]
-
-    @property
-    def labels(self) -> LabelBatch:
-        """See `Source`.
-
-        Raises:
-          UserError: a scan without a label.
-        """
-        return label_indices(self.records)
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def read(self, index: int) -> ScanArray:
-        """Decodes scan `index`.
-
-        Raises:
-          UnreadableScan: the file is gone or damaged.
-        """
-        return read_scan(self.root / self.records[index].path)
-
-    def select(self, split: str) -> FolderSource:
-        """See `Source`."""
-        return replace(self, records=tuple(r for r in self.records if r.split == split))
+from oct_jax.task import KERMANY, Task, of_folders
+from oct_jax.types import UserError
 
 
 @dataclass(frozen=True)
@@ -99,6 +34,7 @@ class Report:
       without_patient: scans whose name tells no patient; each is a group of its own.
       merged: class folders that differ only in upper and lower case.
       ignored: folders that belong to no class.
+      task: the classes.
     """
 
     origin: Literal["manifest", "official", "own"]
@@ -108,12 +44,21 @@ class Report:
     without_patient: int = 0
     merged: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    task: Task = KERMANY
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
         """Scans by split, then by class."""
-        found = Counter((record.split, record.label) for record in self.records)
-        return {split: {label: found[split, label] for label in CLASSES} for split in SPLITS}
+        return count_labels(self.records, self.task)
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for the provenance of a run."""
+        return {
+            "manifest_sha256": manifest_digest(self.records),
+            "splits_from": self.origin,
+            "counts": self.counts,
+            "without_patient": self.without_patient,
+        }
 
     def lines(self) -> list[str]:
         """What a person should know, a line each; what did not happen has no line."""
@@ -147,18 +92,20 @@ class Report:
 def open_folder(
     root: str | os.PathLike[str],
     *,
+    task: Task | None = KERMANY,
     manifest: Path | None = None,
     on_bad_scan: Literal["refuse", "skip"] = "refuse",
     fractions: Fractions = DEFAULT_FRACTIONS,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[FolderSource, Report]:
+) -> Scans:
     """Opens a folder of labelled scans for training.
 
     Every file is read once: hashed and decoded, or compared with the manifest.
 
     Args:
       root: a folder in one of the layouts of `oct_jax.data.kermany`.
+      task: the classes; None makes one of the names of the class folders.
       manifest: if given, its scans and splits are used exactly and must be unchanged on disk.
       on_bad_scan: what to do with bad files; see `list_scans`.
       fractions: shares of the splits, where they are ours to make.
@@ -166,7 +113,7 @@ def open_folder(
       progress: called with (done, total) as files are read.
 
     Returns:
-      The source, whose records all have a split, and the report.
+      The scans, each with a split.
 
     Raises:
       UserError: see `list_scans`, `split_records`, `keep_official`, `read_manifest`, `verify`; or
@@ -176,8 +123,11 @@ def open_folder(
     if manifest is not None:
         records = read_split_manifest(manifest)
         verify(records, root, progress)
-        return FolderSource(root, records), Report("manifest", records)
-    listing = list_scans(root, on_bad_scan=on_bad_scan, progress=progress)
+        if task is None:
+            task = of_folders(sorted({record.label for record in records}))
+        return _described(root, Report("manifest", records, task=task))
+    task = task or folder_task(root)
+    listing = list_scans(root, task=task, on_bad_scan=on_bad_scan, progress=progress)
     if listing.official:
         records, removed = keep_official(listing.records, fractions=fractions, seed=seed)
     else:
@@ -190,20 +140,26 @@ def open_folder(
         without_patient=listing.without_patient,
         merged=listing.merged,
         ignored=listing.ignored,
+        task=task,
     )
-    return FolderSource(root, records), report
+    return _described(root, report)
 
 
-def label_indices(records: Sequence[Record]) -> LabelBatch:
-    """Indices of the records' labels into `CLASSES`, int32.
+def scans_in_files(root: Path, records: Sequence[Record], task: Task = KERMANY) -> Scans:
+    """Scans in files below `root`, as the records list them; nothing is read yet."""
+    paths = tuple(record.path for record in records)
+    return Scans(tuple(records), task, FileReader(root, paths))
 
-    Raises:
-      UserError: a record without a label.
-    """
-    unlabelled = [record.path for record in records if record.label not in CLASSES]
-    if unlabelled:
-        raise UserError(f"{len(unlabelled)} scans have no label: {summarize(unlabelled)}")
-    return np.array([CLASSES.index(record.label) for record in records], np.int32)
+
+def _described(root: Path, report: Report) -> Scans:
+    details = {
+        "synthetic": False,
+        "root": str(root),
+        "bad": [{"path": scan.path, "reason": scan.reason} for scan in report.bad],
+        "removed": [record.path for record in report.removed],
+    }
+    scans = scans_in_files(root, report.records, report.task)
+    return replace(scans, lines=tuple(report.lines()), report=report.as_json() | details)
 
 
 def read_split_manifest(manifest: Path) -> tuple[Record, ...]:
