@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+from oct_jax.paths import expand_home
 from oct_jax.types import UserError
 
 Tier: TypeAlias = Literal["urgent", "routine", "observe"]
@@ -198,7 +199,7 @@ def read_task(path: str | Path) -> Task:
     Raises:
       UserError: the file cannot be read, or is not a task; one line.
     """
-    path = Path(path).expanduser()
+    path = Path(expand_home(path))
     try:
         return from_json(tomllib.loads(path.read_text("utf-8")))
     except OSError as error:
@@ -367,3 +368,8 @@ def named_task(spec: str) -> Task:
     raise UserError(
         f"task={spec}: must be one of {', '.join(BUILT_IN)}, {FOLDERS}, or a file ending in .toml"
     )
+
+
+def task_or_folders(spec: str) -> Task | None:
+    """`named_task`; or None for `folders`: whoever opens the folder makes the task of its names."""
+    return None if spec == FOLDERS else named_task(spec)

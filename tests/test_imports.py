@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "oct_jax"
 LIBRARY = (
     "types",
+    "paths",
     "arrays",
     "prediction",
     "cache",

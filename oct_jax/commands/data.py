@@ -16,14 +16,15 @@ from oct_jax.data.manifest import write_manifest
 from oct_jax.data.prepare import prepare
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.reports.audit_page import fix, summary_lines, write_report
+from oct_jax.task import task_or_folders
 
 Result = TypeVar("Result")
 
 
 def run_audit(config: AuditConfig) -> None:
     """Audits, tells, writes the report, and exits with 1 where splits or labels are unsound."""
-
-    found = _with_progress(lambda progress: audit(config.root, progress))
+    task = task_or_folders(config.task)
+    found = _with_progress(lambda progress: audit(config.root, progress, task=task))
     write_report(found, Path(config.out))
     for line in summary_lines(found):
         print(line)
@@ -43,7 +44,7 @@ def run_audit(config: AuditConfig) -> None:
 
 def run_prepare(config: PrepareConfig) -> None:
     """Builds records or a training cache."""
-
+    task = task_or_folders(config.task)
     cache = None
     if config.cache:  # scans are stored before normalisation, so its numbers do not matter
         cache = Preprocess(size=config.size, resize=config.resize, mean=(0.0,), std=(1.0,))
@@ -52,6 +53,7 @@ def run_prepare(config: PrepareConfig) -> None:
         return prepare(
             config.root,
             config.out,
+            task=task,
             manifest=config.manifest,
             on_bad_scan=config.on_bad_scan,
             seed=config.seed,

@@ -73,7 +73,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> Evaluated:
         trained_on=len(overlap.trained),
         chose_epoch_or_thresholds=overlap.chosen,
     )
-    out = Path(config.out).expanduser() if config.out else _folder_for(folder, labelled)
+    out = Path(config.out) if config.out else _folder_for(folder, labelled)
     _write(found, to_html(found, classifier), out)
     for line in to_lines(found.report):
         console.print(line, markup=False)

@@ -71,7 +71,7 @@ def explain(found: Tasks, config: ExplainConfig, console: Console) -> None:
     Raises:
       UserError: no run; or, after all others are done, the scans that failed.
     """
-    out = None if config.out is None else Path(config.out).expanduser()
+    out = None if config.out is None else Path(config.out)
     for line in found.lines():
         console.print(line, markup=False)
     tasks, folders = found.tasks, found.folders

@@ -25,7 +25,6 @@ from rich.progress import track
 from oct_jax.classifier import Classifier
 from oct_jax.commands.settings import ExplainReportConfig
 from oct_jax.data.datasets import open_data
-from oct_jax.data.phantom import phantom_scans
 from oct_jax.data.preprocess import HeatmapGrid, resize_scan, to_input_coordinates
 from oct_jax.data.scans import Scans
 from oct_jax.decision.calibration import softmax

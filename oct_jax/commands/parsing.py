@@ -23,9 +23,12 @@ from chz.blueprint import (
 )
 from chz.util import MISSING
 
+from oct_jax.paths import expand_home
 from oct_jax.types import UserError
 
 Config = TypeVar("Config")
+PATHS = frozenset({"run", "data", "manifest", "weights", "root", "out", "write_manifest", "task"})
+"""Settings that may be paths: `parse` replaces a leading `~` in them, and nothing else does."""
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf|nan")
 _CHZ_ERRORS = (
@@ -76,6 +79,7 @@ def parse(config: type[Config], words: Sequence[str], defaults: Mapping[str, Any
     for name, value in given.items():
         _refuse_unknown(name, value, keys)
         _refuse_odd_number(name, value, keys[name])
+    given |= {name: expand_home(value) for name, value in given.items() if name in PATHS}
     blueprint = chz.Blueprint(config).apply(dict(defaults))
     try:
         return blueprint.make_from_argv([f"{name}={value}" for name, value in given.items()])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from oct_jax.paths import expand_home
 from oct_jax.types import UserError
 
 SUFFIX = ".explained"
@@ -68,7 +69,7 @@ def find_tasks(words: Sequence[str], out: Path | None) -> Tasks:
     for word in words:
         if not word:
             raise UserError("an empty argument names no scan; give a scan, a folder or a pattern")
-        path = Path(word).expanduser()
+        path = Path(expand_home(word))
         if path.is_dir():
             folders.append(path)
             found, root = _scans_in(path), path

@@ -30,6 +30,7 @@ from oct_jax.data.kermany import BadScan, Listing, folder_task, list_scans
 from oct_jax.data.manifest import Record
 from oct_jax.data.readers import decode_scan, map_threads
 from oct_jax.data.split import keep_official, leaking_patients, split_records
+from oct_jax.paths import expand_home
 from oct_jax.task import KERMANY, Task
 from oct_jax.types import UserError
 
@@ -241,7 +242,7 @@ def audit(
     def told(step: str) -> Callable[[int, int], None] | None:
         return partial(progress, step) if progress else None
 
-    root = Path(root).expanduser()
+    root = Path(expand_home(root))
     task = task or folder_task(root)
     listing = list_scans(
         root,

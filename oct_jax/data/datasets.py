@@ -12,6 +12,7 @@ from oct_jax.data.manifest import manifest_digest, read_manifest
 from oct_jax.data.phantom import phantom_scans
 from oct_jax.data.prepared import is_prepared, open_prepared
 from oct_jax.data.scans import Scans
+from oct_jax.paths import expand_home
 from oct_jax.task import KERMANY, Task
 from oct_jax.types import UserError
 
@@ -49,7 +50,7 @@ def open_data(
     """
     if data == PHANTOM:
         return _open_phantom(phantom_patients, seed, manifest, task or KERMANY)
-    folder = Path(data).expanduser()
+    folder = Path(expand_home(data))
     if is_prepared(folder):
         return open_prepared(folder, manifest, task=task)
     return open_folder(

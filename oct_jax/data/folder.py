@@ -18,6 +18,7 @@ from oct_jax.data.split import (
     refuse_leaks,
     split_records,
 )
+from oct_jax.paths import expand_home
 from oct_jax.task import KERMANY, Task, of_folders
 from oct_jax.types import UserError
 
@@ -119,7 +120,7 @@ def open_folder(
       UserError: see `list_scans`, `split_records`, `keep_official`, `read_manifest`, `verify`; or
         the manifest has scans without label or split, or a patient in two splits.
     """
-    root = Path(root).expanduser()
+    root = Path(expand_home(root))
     if manifest is not None:
         records = read_split_manifest(manifest)
         verify(records, root, progress)

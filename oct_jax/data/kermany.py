@@ -18,6 +18,7 @@ from typing import Literal
 
 from oct_jax.data.manifest import Record, printable, summarize
 from oct_jax.data.readers import UnreadableScan, decode_scan, map_threads
+from oct_jax.paths import expand_home
 from oct_jax.task import KERMANY, Task, of_folders
 from oct_jax.types import UserError
 
@@ -108,7 +109,7 @@ def list_scans(
     Raises:
       UserError: no such folder, no known layout, a missing or empty class, or bad scans.
     """
-    root = Path(root).expanduser()
+    root = Path(expand_home(root))
     layout = _find_layout(root, (*task.classes, *other_labels))
     _check_layout(layout, root, task.classes if require_all_classes else ())
     if not allow_empty:
@@ -149,7 +150,7 @@ def folder_task(root: str | os.PathLike[str]) -> Task:
     Raises:
       UserError: no such folder, or fewer than two class folders.
     """
-    root = Path(root).expanduser()
+    root = Path(expand_home(root))
     if not root.is_dir():
         raise UserError(f"no such folder: {root}")
     folders = _subfolders(root)

@@ -105,16 +105,16 @@ class _RandomAugment(grain.transforms.RandomMap):
         return {**element, "image": augment(element["image"], rng, self.strengths, self.size)}
 
 
-def _fine(source: Scans, preprocess: Preprocess) -> Preprocess:
+def _fine(scans: Scans, preprocess: Preprocess) -> Preprocess:
     """How scans are resized that are augmented next: finer than the model's input.
 
     A training cache holds scans of the final size; `augment` enlarges them.
 
     Raises:
-      UserError: as `check_source`.
+      UserError: as `check_resized`.
     """
-    check_source(source, preprocess)
-    if isinstance(source, CachedSource):
+    check_resized(scans, preprocess)
+    if not scans.reader.full_size:
         return preprocess
     return replace(preprocess, size=FINE * preprocess.size)
 

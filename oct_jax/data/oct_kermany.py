@@ -21,6 +21,7 @@ from oct_jax.data.archive import unpack
 from oct_jax.data.kermany import list_scans
 from oct_jax.data.manifest import Record
 from oct_jax.data.split import grouped_folds, keep_official, split_records
+from oct_jax.paths import expand_home
 from oct_jax.task import KERMANY
 from oct_jax.types import SPLITS, UserError
 
@@ -136,7 +137,7 @@ class OctKermany(tfds.core.GeneratorBasedBuilder):
 def download_config(manual_dir: str | Path) -> tfds.download.DownloadConfig:
     """Where the builder finds what was downloaded by hand: a folder with one zip, or of scans."""
     return tfds.download.DownloadConfig(
-        manual_dir=Path(manual_dir).expanduser(), try_download_gcs=False
+        manual_dir=Path(expand_home(manual_dir)), try_download_gcs=False
     )
 
 

@@ -27,6 +27,7 @@ from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.readers import map_threads
 from oct_jax.data.scans import FileReader, Scans
 from oct_jax.files import write_json
+from oct_jax.paths import expand_home
 from oct_jax.task import KERMANY, Task
 from oct_jax.types import UserError
 
@@ -63,14 +64,14 @@ def prepare(
     Raises:
       UserError: a mistake in settings or data, or the disk is full; nothing is left behind.
     """
-    out = Path(out).expanduser()
+    out = Path(expand_home(out))
     if out.exists():
         raise UserError(f"{out} exists; name another folder, or remove it to prepare it anew")
     if root == PHANTOM:
         raise UserError("phantom: its scans are made when they are read; nothing to prepare")
     with _whole_folder(out) as (work, result):
         scans = open_data(
-            str(_root(Path(root).expanduser(), work)),
+            str(_root(Path(expand_home(root)), work)),
             task=task,
             manifest=Path(manifest) if manifest else None,
             on_bad_scan=on_bad_scan,

@@ -67,7 +67,7 @@ def export(config: ExportConfig, console: Console) -> Path:
         the bundle should go.
     """
     run = find_run(config.run)
-    out = run / "export" if config.out is None else Path(config.out).expanduser()
+    out = run / "export" if config.out is None else Path(config.out)
     check_place(out)
     classifier = load(run)
     try:

@@ -24,6 +24,7 @@ from oct_jax.arrays import FeatureMap, Images
 from oct_jax.files import Share
 from oct_jax.model.pooled import PooledModel
 from oct_jax.model.protocol import Pretrained, Tree, Variables, path_name
+from oct_jax.paths import expand_home
 from oct_jax.types import UserError
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -60,7 +61,7 @@ class KerasModel(PooledModel):
         if spec == "random":
             # As for MobileNetV3: fresh statistics must forget sooner than a publisher's.
             return cls(num_classes=num_classes, bn_momentum=0.9).random(seed)
-        model, path = cls(num_classes=num_classes), Path(spec).expanduser()
+        model, path = cls(num_classes=num_classes), Path(expand_home(spec))
         if spec == "keras":
             return model._pretrained(seed, model._fetch(), {"name": "keras"})
         if not path.is_file():

@@ -15,6 +15,7 @@ from oct_jax.model.download import WeightFile, fetch
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config, Variant
 from oct_jax.model.porting import classifier_size, port, recognise
 from oct_jax.model.protocol import Pretrained, build, path_name
+from oct_jax.paths import expand_home
 from oct_jax.types import Padding, UserError
 
 T = TypeVar("T")
@@ -111,7 +112,7 @@ def load_weights(
             return pretrained
         seen = f"; its published checksum is not known, sha256 seen {pretrained.source['sha256']}"
         return dataclasses.replace(pretrained, note=pretrained.note + seen)
-    path = Path(spec).expanduser()
+    path = Path(expand_home(spec))
     if not path.is_file():
         raise UserError(
             f"weights={spec}: no such file; give one, or a name: {', '.join(PUBLISHED)}, random"

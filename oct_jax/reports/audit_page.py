@@ -18,6 +18,7 @@ from oct_jax.data.readers import read_scan
 from oct_jax.files import write_atomic, write_json
 from oct_jax.reports import html
 from oct_jax.reports.picture import contact_sheet
+from oct_jax.task import KERMANY
 from oct_jax.types import UserError
 
 _SHOWN_PAIRS = 12
@@ -40,7 +41,8 @@ def verdict(audit: Audit) -> str:
 
 def fix(audit: Audit) -> str:
     """The command that writes a manifest with clean splits."""
-    return f"python -m oct_jax.data audit {audit.root} write_manifest=manifest.csv"
+    task = "" if audit.task == KERMANY else f" task={audit.task.name}"
+    return f"python -m oct_jax.data audit {audit.root} write_manifest=manifest.csv{task}"
 
 
 def summary_lines(audit: Audit) -> list[str]:

@@ -143,11 +143,11 @@ def read_settings(words: Sequence[str]) -> TrainConfig:
 
 def _with_whole_paths(config: TrainConfig) -> TrainConfig:
     """Folders as absolute paths, so that a later stage may be started from anywhere."""
-    whole = {"run": str(Path(config.run).expanduser())}
+    whole = {"run": str(Path(config.run))}
     if config.data != PHANTOM:
-        whole["data"] = str(Path(config.data).expanduser().absolute())
+        whole["data"] = str(Path(config.data).absolute())
     if config.manifest is not None:
-        whole["manifest"] = str(Path(config.manifest).expanduser().absolute())
+        whole["manifest"] = str(Path(config.manifest).absolute())
     return chz.replace(config, **whole)
 
 

@@ -14,6 +14,7 @@ from oct_jax.decision.storage import read_rule
 from oct_jax.model.fold import fold
 from oct_jax.model.grid import read_grid
 from oct_jax.model.protocol import build, fingerprint_of
+from oct_jax.paths import expand_home
 from oct_jax.runs.best import restore_best
 from oct_jax.runs.folder import read_run_config
 from oct_jax.runs.paths import latest_stage
@@ -28,7 +29,7 @@ def load(run: str | os.PathLike[str] = "runs/default") -> Classifier:
     """
     if not isinstance(run, (str, os.PathLike)):
         raise TypeError(f"run must be the path of a run folder, not {type(run).__name__}")
-    folder = Path(run).expanduser()
+    folder = Path(expand_home(run))
     stage = latest_stage(folder)
     config = read_run_config(folder)
     variables, _ = restore_best(folder / stage, build(config.model).shapes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from oct_jax.paths import expand_home
 from oct_jax.types import UserError
 
 STAGES = ("frozen", "finetune")
@@ -57,6 +58,6 @@ def find_run(name: str | None) -> Path:
     Raises:
       UserError: there is no such run, or it has no trained model yet.
     """
-    run = latest_run() if name is None else Path(name).expanduser()
+    run = latest_run() if name is None else Path(expand_home(name))
     latest_stage(run)
     return run

@@ -82,7 +82,7 @@ def open_labelled(folder: Path, config: EvaluateConfig) -> Labelled:
     assert config.data is not None
     if config.data == PHANTOM:
         raise UserError(f"data={PHANTOM}: {folder} was trained on other data; leave data= out")
-    root = Path(config.data).expanduser()
+    root = Path(config.data)
     if config.manifest is not None or is_prepared(root):
         return _open_with_splits(folder, config, own=False)
     return _open_folder(root, parse_groups(config.labels), config)
@@ -93,7 +93,7 @@ def is_own(folder: Path, data: str | None) -> bool:
     own = read_run_config(folder).settings["data"]
     if data is None or PHANTOM in (data, own):
         return data in (None, own)
-    return Path(data).expanduser().resolve() == Path(own).resolve()
+    return Path(data).resolve() == Path(own).resolve()
 
 
 def parse_groups(text: str | None) -> tuple[Group, ...]:
@@ -182,7 +182,7 @@ def _open_with_splits(folder: Path, config: EvaluateConfig, *, own: bool) -> Lab
         raise UserError("labels=: is for folders whose labels are other than the classes")
     settings = read_run_config(folder).settings
     data = settings["data"] if is_own(folder, config.data) else str(config.data)
-    given = None if config.manifest is None else Path(config.manifest).expanduser()
+    given = None if config.manifest is None else Path(config.manifest)
     manifest = folder / "manifest.csv" if own else given
     opened = open_data(
         data,

@@ -2,17 +2,21 @@
 
 import math
 
+import chz
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oct_jax.commands.parsing import HelpRequested, flatten, keys_of, parse, unflatten
+from oct_jax.commands import settings
+from oct_jax.commands.parsing import PATHS, HelpRequested, flatten, keys_of, parse, unflatten
 from oct_jax.commands.settings import TrainConfig
 from oct_jax.types import UserError
 
 STAGE = st.sampled_from(["frozen", "finetune"])
 SOUND = {
-    "data": st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1),
+    "data": st.text(
+        st.characters(exclude_categories=["C", "Z"], exclude_characters="~"), min_size=1
+    ),
     "epochs": st.integers(1, 1000),
     "learning_rate": st.floats(1e-9, 10),
     "precision": st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
@@ -83,6 +87,33 @@ def test_a_mistake_is_one_line_that_names_key_value_and_choices(words, line):
     assert str(error.value).startswith(line)
     assert len(str(error.value).splitlines()) == 1
     assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("key", ["run", "data", "manifest", "weights"])
+def test_a_home_folder_is_expanded_in_paths_and_in_nothing_else(key, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    config = read("stage=frozen", f"{key}=~/x", "distributed=~/x")
+    assert getattr(config, key) == "/home/me/x"
+    assert config.distributed == "~/x"
+    with pytest.raises(UserError, match="~no-such-user is no user's home"):
+        read("stage=frozen", f"{key}=~no-such-user/x")
+
+
+def test_every_setting_that_is_a_path_is_expanded():
+    configs = [
+        value for value in vars(settings).values() if isinstance(value, type) and chz.is_chz(value)
+    ]
+    paths = {
+        key.name
+        for config in configs
+        for key in keys_of(config)
+        if any(word in f" {key.doc}" for word in (" folder", " file", "manifest.csv", " zip"))
+        and "str" in str(key.type)
+    }
+    assert paths <= PATHS | {"labels", "distributed"}
+    assert {"run", "data", "root", "out", "manifest", "write_manifest"} <= paths | {
+        "write_manifest"
+    }
 
 
 def test_help_names_every_key_with_default_and_meaning():

@@ -144,6 +144,21 @@ def test_a_folder_of_damaged_scans_only_is_audited(clean):
     assert "the file is empty" in as_html(found)
 
 
+def test_the_command_audits_class_folders_of_any_names(tmp_path, monkeypatch):
+    for number, label in enumerate(("ERM", "healthy", "hole")):
+        for patient in range(4):
+            save(scan_of(100 * number + patient), tmp_path / "x" / label / f"{patient}.jpeg")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = command("audit", "~/x", "out=~/out", "task=folders", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "all: 12 scans (ERM 4, healthy 4, hole 4)" in result.stdout
+    assert (tmp_path / "out" / "audit.html").is_file()
+    assert not (tmp_path / "~").exists()
+    result = command("audit", "x", "task=nosuch", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "task=nosuch: must be one of kermany, octdl" in result.stderr
+
+
 def test_one_file_under_two_labels_is_an_error(tmp_path):
     make_classes(tmp_path / "scans", 1)
     original = tmp_path / "scans" / "CNV" / "CNV-4-1.jpeg"

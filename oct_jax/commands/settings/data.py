@@ -15,6 +15,12 @@ class AuditConfig:
     """Look for leaks, duplicates, damaged files and shortcuts in a folder of scans."""
 
     root: str = chz.field(validator=not_empty, doc="the folder of scans; may be the first word")
+    task: str = chz.field(
+        default="kermany",
+        validator=not_empty,
+        doc="the classes: kermany, octdl, srinivasan, neh, octid, oct_c8, folders (the names of the"
+        " class folders), or a TOML file of your own",
+    )
     out: str = chz.field(
         default="audit", validator=not_empty, doc="folder for audit.json and audit.html"
     )
@@ -34,6 +40,12 @@ class PrepareConfig:
         validator=not_empty, doc="a folder of scans or a zip of one; may be the first word"
     )
     out: str = chz.field(validator=not_empty, doc="the folder to make; must not exist")
+    task: str = chz.field(
+        default="kermany",
+        validator=not_empty,
+        doc="the classes: kermany, octdl, srinivasan, neh, octid, oct_c8, folders (the names of the"
+        " class folders), or a TOML file of your own",
+    )
     manifest: str | None = chz.field(
         default=None, validator=not_empty, doc="a manifest.csv whose scans and splits to use"
     )
