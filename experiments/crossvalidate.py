@@ -30,9 +30,9 @@ from oct_jax.decision.calibration import (
     expected_calibration_error,
     softmax,
 )
-from oct_jax.decision.referral import URGENT
 from oct_jax.files import write_json
 from oct_jax.metrics.classification import bootstrap, confusion, figures
+from oct_jax.task import KERMANY
 from oct_jax.types import CLASSES, UserError
 
 
@@ -99,11 +99,14 @@ def summarize_folds(rows: list[dict[str, Any]], resamples: int) -> dict[str, Any
     patients = np.concatenate([row["patients"] for row in rows])
     truth, said = joined["truth"], joined["probabilities"]
     alarm = np.concatenate(
-        [row["probabilities"][:, URGENT].sum(1) >= row["urgent_threshold"] for row in rows]
+        [
+            row["probabilities"][:, np.array(KERMANY.urgent)].sum(1) >= row["urgent_threshold"]
+            for row in rows
+        ]
     )
     covered = joined["sets"][np.arange(len(truth)), truth]
     deferred = joined["referrals"] == "defer"
-    urgent = URGENT[truth]
+    urgent = np.array(KERMANY.urgent)[truth]
 
     def of(drawn: np.ndarray) -> dict[str, float | None]:
         part, labels = said[drawn], truth[drawn]

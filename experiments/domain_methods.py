@@ -12,9 +12,8 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
-from oct_jax.arrays import LabelBatch, ScanArray
-from oct_jax.data.manifest import Record
-from oct_jax.data.source import Source
+from oct_jax.arrays import ScanArray
+from oct_jax.data.scans import Reader, Scans
 
 Change: TypeAlias = Callable[[ScanArray, ScanArray, np.random.Generator], ScanArray]
 """From a scan, another training scan and a generator to the changed scan, all uint8 grey."""
@@ -44,48 +43,37 @@ def amplitude_mix(scan: ScanArray, other: ScanArray, rng: np.random.Generator) -
 
 
 @dataclass(frozen=True)
-class Variants:
-    """Training scans `copies` times, each copy changed in its own way; the first is left alone.
-
-    Scans of other splits stay as they are.
+class VariantReader(Reader):
+    """Scans, some of them changed.
 
     Attributes:
-      source: the scans.
+      scans: that are changed.
+      places: of every row, the scan and the number of its copy; copy 0 is left alone.
+      others: scans that a change may mix in.
       change: of a copy.
-      copies: of every training scan.
       seed: of the changes.
     """
 
-    source: Source
+    scans: Scans
+    places: tuple[tuple[int, int], ...]
+    others: tuple[int, ...]
     change: Change
-    copies: int
     seed: int
 
-    @property
-    def records(self) -> tuple[Record, ...]:
-        """See `Source`."""
-        return self.source.records * self.copies
-
-    @property
-    def labels(self) -> LabelBatch:
-        """See `Source`."""
-        return np.tile(self.source.labels, self.copies)
-
-    def __len__(self) -> int:
-        return len(self.source) * self.copies
-
-    def read(self, index: int) -> ScanArray:
-        """Scan `index`, changed unless it is of the first copy."""
-        copy, position = divmod(index, len(self.source))
-        scan = self.source.read(position)
+    def read(self, row: int) -> ScanArray:
+        """See `Reader`."""
+        index, copy = self.places[row]
+        scan = self.scans.read(index)
         if copy == 0:
             return scan
-        rng = np.random.default_rng([self.seed, index])
-        return self.change(scan, self.source.read(int(rng.integers(len(self.source)))), rng)
+        rng = np.random.default_rng([self.seed, row])
+        return self.change(scan, self.scans.read(int(rng.choice(self.others))), rng)
 
-    def select(self, split: str) -> Source:
-        """See `Source`."""
-        selected = self.source.select(split)
-        if split != "train":
-            return selected
-        return Variants(selected, self.change, self.copies, self.seed)
+
+def with_variants(scans: Scans, change: Change, *, copies: int, seed: int) -> Scans:
+    """Training scans `copies` times, each copy but the first changed; other splits as they are."""
+    train = tuple(i for i, record in enumerate(scans.records) if record.split == "train")
+    places = [(index, 0) for index in range(len(scans))]
+    places += [(index, copy) for copy in range(1, copies) for index in train]
+    records = tuple(scans.records[index] for index, _ in places)
+    return Scans(records, scans.task, VariantReader(scans, tuple(places), train, change, seed))

@@ -22,15 +22,15 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from domain_methods import Change, Variants, amplitude_mix, random_convolution
+from domain_methods import Change, amplitude_mix, random_convolution, with_variants
 from optax.contrib import sam
 
 from oct_jax import UserError
 from oct_jax.commands import entry as command
 from oct_jax.commands.parsing import split_words
+from oct_jax.data.folder import open_folder
 from oct_jax.data.preprocess import Preprocess, resize_scan
 from oct_jax.data.readers import read_scan
-from oct_jax.data.source import open_folder
 from oct_jax.metrics.classification import bootstrap
 from oct_jax.model.fold import fold
 from oct_jax.model.inference import BATCH_SIZES, make_forward, predict_all
@@ -155,8 +155,10 @@ def measure(arm: Arm, seed: int, given: Mapping[str, str]) -> dict[str, Any]:
     pretrained = load_weights(given["weights"], num_classes=len(CLASSES), seed=seed)
     preprocess = Preprocess(resize=arm.resize, mean=pretrained.mean, std=pretrained.std)
     root = Path(given["data"]).expanduser()
-    source, _ = open_folder(root, seed=seed)
-    scans = source if arm.change is None else Variants(source, arm.change, COPIES, seed)
+    source = open_folder(root, seed=seed)
+    scans = source
+    if arm.change is not None:
+        scans = with_variants(source, arm.change, copies=COPIES, seed=seed)
     copies = 1 if arm.change is None else COPIES
     augment = replace(frozen().augment, **arm.augment)
     first = frozen(seed=seed, augment=augment, views=max(1, 5 // copies))

@@ -28,7 +28,8 @@ from oct_jax.model.grid import measure_grid
 from oct_jax.model.inference import BATCH_SIZES, Outputs, make_forward, predict_all
 from oct_jax.model.protocol import Model, Variables
 from oct_jax.prediction import Decision, Prediction
-from oct_jax.types import CLASSES, Referral, UserError
+from oct_jax.task import KERMANY, Task
+from oct_jax.types import Referral, UserError
 
 # Free in its sizes: a sequence may hold scans of several, so no item may bind them for the others.
 Scan: TypeAlias = str | os.PathLike[str] | Image.Image | UInt8[np.ndarray | Array, "_height _width"]
@@ -81,6 +82,7 @@ class Classifier:
       rule: calibrates probabilities and refers; None where the run had no calibration scans, and
         while its stage has not ended.
       stored_grid: as it was measured when the stage ended; None until then.
+      task: the classes.
     """
 
     model: Model
@@ -90,6 +92,7 @@ class Classifier:
     stage: str
     rule: DecisionRule | None = None
     stored_grid: HeatmapGrid | None = None
+    task: Task = KERMANY
 
     @functools.cached_property
     def grid(self) -> HeatmapGrid:
@@ -126,7 +129,9 @@ class Classifier:
         size = BATCH_SIZES[-1]
         chunks = (several[start : start + size] for start in range(0, len(several), size))
         batches = (np.stack([self._prepare(scan) for scan in chunk]) for chunk in chunks)
-        predictions = to_predictions(predict_all(forward, self.variables, batches), self.rule)
+        predictions = to_predictions(
+            predict_all(forward, self.variables, batches), self.rule, self.task
+        )
         return predictions if is_several else predictions[0]
 
     @overload
@@ -154,7 +159,7 @@ class Classifier:
 
         Args:
           scans: as for `predict`.
-          target: a name of `CLASSES`; None explains each scan's own prediction.
+          target: a class of the task; None explains each scan's own prediction.
           method: `gradcam`, `gradcam++`, `hirescam` or `eigencam`.
           flip: average with the map of the mirrored scan.
 
@@ -166,13 +171,13 @@ class Classifier:
           UserError: as for `predict`; or an unknown target or method.
         """
         several, is_several = list_scans(scans)
-        if target is not None and target not in CLASSES:
-            raise UserError(f"target={target}: must be one of {', '.join(CLASSES)}")
+        if target is not None and target not in self.task.classes:
+            raise UserError(f"target={target}: must be one of {', '.join(self.task.classes)}")
         if method not in METHODS:
             raise UserError(f"method={method}: must be one of {', '.join(METHODS)}")
         if not several:
             return []
-        index = PREDICTED if target is None else CLASSES.index(target)
+        index = PREDICTED if target is None else self.task.index(target)
         placed: list[Geometry] = []
 
         def batches():
@@ -184,7 +189,7 @@ class Classifier:
 
         program = make_explain(self.model, self.preprocess, method, flip=flip)
         outputs, maps = explain_all(program, self.variables, batches())
-        predictions = to_predictions(outputs, self.rule)
+        predictions = to_predictions(outputs, self.rule, self.task)
         explanations = [
             Explanation(
                 said, target or said.label, method, cells, where, self.preprocess, self.grid
@@ -197,19 +202,23 @@ class Classifier:
         return resize_scan(grey_levels(scan), self.preprocess)
 
 
-def to_predictions(outputs: Outputs, rule: DecisionRule | None) -> list[Prediction]:
-    """What outputs of scans say; calibrated and with a decision where there is a rule."""
+def to_predictions(
+    outputs: Outputs, rule: DecisionRule | None, task: Task = KERMANY
+) -> list[Prediction]:
+    """Predictions from a model's outputs; calibrated and with a decision where there is a rule."""
     logits = np.asarray(outputs.logits, np.float32)
-    labels = [CLASSES[index] for index in logits.argmax(1)]
+    labels = [task.classes[index] for index in logits.argmax(1)]
     if rule is None:
-        probabilities = softmax(logits).astype(np.float32)
-        return [Prediction(*row) for row in zip(labels, probabilities, logits, strict=True)]
-    found = decide(rule, outputs)
-    decisions = map(_decision, found.referrals, found.sets, found.outlier_scores)
-    probabilities = found.probabilities.astype(np.float32)
-    return [Prediction(*row) for row in zip(labels, probabilities, logits, decisions, strict=True)]
+        probabilities, decided = softmax(logits), [None] * len(labels)
+    else:
+        decisions = decide(rule, outputs)
+        probabilities = decisions.probabilities
+        columns = zip(decisions.referrals, decisions.sets, decisions.outlier_scores, strict=True)
+        decided = [_decision(*row, task) for row in columns]
+    rows = zip(labels, probabilities.astype(np.float32), logits, decided, strict=True)
+    return [Prediction(*row, task) for row in rows]
 
 
-def _decision(referral: Referral, members: np.ndarray, score: float) -> Decision:
-    inside = tuple(name for name, member in zip(CLASSES, members, strict=True) if member)
+def _decision(referral: Referral | None, members: np.ndarray, score: float, task: Task) -> Decision:
+    inside = tuple(name for name, member in zip(task.classes, members, strict=True) if member)
     return Decision(referral, inside, None if np.isnan(score) else float(score))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
+from oct_jax.task import KERMANY, Task
 from oct_jax.types import Referral
 
 
@@ -15,14 +16,15 @@ class Decision:
     """What a calibrated run advises for one B-scan.
 
     Attributes:
-      referral: the tier of Kermany et al. 2018, or `defer` to a person where the classes of the
-        set belong to several tiers, where there is none, and where the scan is an outlier.
-      classes: the conformal prediction set, in the order of `CLASSES`; may be empty.
+      referral: the tier of the task, or `defer` to a person where the classes of the set belong
+        to several tiers, where there is none, and where the scan is an outlier; None in a task
+        without tiers.
+      classes: the conformal prediction set, in the order of the task; may be empty.
       outlier_score: distance from the training scans over its threshold; above 1 the scan is
         unlike them. None where the run has no density model.
     """
 
-    referral: Referral
+    referral: Referral | None
     classes: tuple[str, ...]
     outlier_score: float | None
 
@@ -37,14 +39,16 @@ class Prediction:
     """What the classifier says of one B-scan.
 
     Attributes:
-      label: the most probable name of `CLASSES`.
-      probabilities: float32 of shape (4,), in the order of `CLASSES`, summing to 1; calibrated
-        where there is a decision.
-      logits: float32 of shape (4,), before temperature and softmax.
-      decision: of the run's decision rule; None where the run has none.
+      label: the most probable class of the task.
+      probabilities: float32 of shape (classes,), in the order of the task, summing to 1;
+        calibrated where there is a decision.
+      logits: float32 of shape (classes,), before temperature and softmax.
+      decision: of the classifier's decision rule; None where it has none.
+      task: whose classes these are.
     """
 
     label: str
     probabilities: Float32[np.ndarray, "classes"]
     logits: Float32[np.ndarray, "classes"]
     decision: Decision | None = None
+    task: Task = KERMANY

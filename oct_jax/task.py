@@ -144,6 +144,11 @@ class Task:
         costs = {(first, second): cost for first, second, cost in self.penalties}
         return costs.get((true, predicted), SAME_TIER_PENALTY)
 
+    @property
+    def largest_penalty(self) -> float:
+        """The cost that a weighted error is divided by."""
+        return max([SAME_TIER_PENALTY, *(cost for _, _, cost in self.penalties)])
+
 
 def to_json(task: Task) -> dict[str, Any]:
     """A task as JSON values; `from_json` is the inverse."""
@@ -179,6 +184,14 @@ def from_json(value: Mapping[str, Any]) -> Task:
         source=_text(value, "source", "task", ""),
         penalties=_penalties(value.get("penalties")),
     )
+
+
+def stored_task(value: Mapping[str, Any], path: Path, remedy: str) -> Task:
+    """`from_json` of a value that a file holds; the one-line error names file and remedy."""
+    try:
+        return from_json(value)
+    except UserError as error:
+        raise UserError(f"{path}: {error}; {remedy}") from error
 
 
 def read_task(path: str | Path) -> Task:

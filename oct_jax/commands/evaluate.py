@@ -21,24 +21,23 @@ from oct_jax.classifier import Classifier
 from oct_jax.commands.settings import EvaluateConfig, RecalibrateConfig
 from oct_jax.decision.calibration import calibration_figures
 from oct_jax.decision.fit import describe
-from oct_jax.decision.referral import URGENT
 from oct_jax.decision.rule import DecisionRule, fit_rule
 from oct_jax.decision.storage import write_rule
 from oct_jax.files import write_atomic, write_json
 from oct_jax.metrics.evaluation import Evaluated, appraise, parse_prevalence
+from oct_jax.metrics.groups import Labelled
 from oct_jax.model.inference import Outputs, predict_source
 from oct_jax.reports.evaluation_page import to_html, to_lines
 from oct_jax.runs.load import load
 from oct_jax.runs.paths import find_run
 from oct_jax.runs.scans import (
-    Labelled,
     find_overlap,
     is_own,
     open_labelled,
     refuse_overlap,
 )
 from oct_jax.runs.verified import fingerprint
-from oct_jax.types import CLASSES, UserError
+from oct_jax.types import UserError
 
 
 def evaluate(config: EvaluateConfig, console: Console) -> Evaluated:
@@ -48,8 +47,8 @@ def evaluate(config: EvaluateConfig, console: Console) -> Evaluated:
       UserError: no run, no scans, scans that the run was trained on, or a setting that is wrong.
     """
     folder = find_run(config.run)
-    prevalence = parse_prevalence(config.prevalence)
     classifier = load(folder)
+    prevalence = parse_prevalence(config.prevalence, classifier.task)
     labelled = open_labelled(folder, config)
     for line in labelled.lines:
         console.print(line, markup=False)
@@ -110,6 +109,7 @@ def recalibrate(config: RecalibrateConfig, console: Console) -> None:
         fitted_on=describe(labelled.source, labelled.name) | met,
         model=fingerprint(classifier),
         records=labelled.source.records,
+        task=classifier.task,
     )
     write_rule(folder / classifier.stage, rule)
     for line in shortages(rule, truth):
@@ -126,13 +126,15 @@ def recalibrate(config: RecalibrateConfig, console: Console) -> None:
 def shortages(rule: DecisionRule, truth: Int[np.ndarray, "scans"]) -> list[str]:
     """What the calibration scans are too few for, a line each."""
     lines = [
-        f"{int((truth == label).sum())} scans of {CLASSES[label]} are too few for"
+        f"{int((truth == label).sum())} scans of {name} are too few for"
         f" coverage={rule.coverage:g}: every prediction set will hold it"
-        for label in range(len(CLASSES))
+        for label, name in enumerate(rule.task.classes)
         if rule.set_thresholds[label] == 0
     ]
-    urgent = int(URGENT[truth].sum())
-    if not urgent:
+    urgent = int(np.array(rule.task.urgent)[truth].sum())
+    if not any(rule.task.urgent):
+        pass  # nothing is asked of a class that the task does not have
+    elif not urgent:
         lines.append("no scan of an urgent class: every scan will be called urgent or deferred")
     elif urgent + 1 < 1 / (1 - rule.sensitivity):
         lines.append(
@@ -159,16 +161,17 @@ def predictions_csv(found: Evaluated) -> str:
     """A line for each scan: file, patient, label, prediction, probabilities, referral, set."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
+    task = found.labelled.task
     decided = ["referral", "prediction_set", "outlier_score"] if found.decisions else []
-    writer.writerow(["file", "patient", "label", "predicted", *CLASSES, *decided])
+    writer.writerow(["file", "patient", "label", "predicted", *task.classes, *decided])
     names = [group.name for group in found.labelled.groups]
     said = found.by_group.argmax(1)
     for row, record in enumerate(found.labelled.source.records):
         cells = [record.path, record.patient, names[found.labelled.truth[row]], names[said[row]]]
         cells += [f"{value:.6f}" for value in found.probabilities[row]]
         if found.decisions is not None:
-            inside = zip(CLASSES, found.decisions.sets[row], strict=True)
-            cells.append(found.decisions.referrals[row])
+            inside = zip(task.classes, found.decisions.sets[row], strict=True)
+            cells.append(found.decisions.referrals[row] or "")
             cells.append("+".join(name for name, member in inside if member))
             score = found.decisions.outlier_scores[row]
             cells.append("" if np.isnan(score) else f"{score:.4f}")

@@ -30,7 +30,7 @@ from oct_jax.reports.picture import contact_sheet
 from oct_jax.runs.load import load
 from oct_jax.runs.paths import find_run
 from oct_jax.runs.verified import is_verified
-from oct_jax.types import CLASSES, UserError
+from oct_jax.types import UserError
 
 EMPTY = "empty map: nothing in this scan speaks for the class"
 FLAT = "flat map: it favours no place"
@@ -111,7 +111,8 @@ def cautions(
     """
     # The very program that explained them, in batches of as many: no other need be compiled.
     program = make_explain(classifier.model, classifier.preprocess, config.method, flip=config.flip)
-    targets = np.array([CLASSES.index(one.target) for one in explanations], np.int32)
+    task = classifier.task
+    targets = np.array([task.index(one.target) for one in explanations], np.int32)
     removals = [
         _removals(one, scan, np.random.default_rng(number))
         for number, (one, scan) in enumerate(zip(explanations, inputs, strict=True))
@@ -119,7 +120,7 @@ def cautions(
     batches = ((np.stack(scans), targets) for scans in zip(*removals, strict=True))
     outputs, _ = explain_all(program, classifier.variables, batches)
     probabilities = softmax(np.asarray(outputs.logits))
-    left = probabilities.reshape(-1, len(explanations), len(CLASSES)).transpose(1, 2, 0)
+    left = probabilities.reshape(-1, len(explanations), len(task.classes)).transpose(1, 2, 0)
     found = []
     for one, target, left_of_scan in zip(explanations, targets, left, strict=True):
         kept = left_of_scan[target]
@@ -212,8 +213,8 @@ def _as_json(
         "height_width": list(one.scan_shape),
         "label": said.label,
         "referral": advice(said),
-        "probabilities": dict(zip(CLASSES, said.probabilities.tolist(), strict=True)),
-        "logits": dict(zip(CLASSES, said.logits.tolist(), strict=True)),
+        "probabilities": dict(zip(said.task.classes, said.probabilities.tolist(), strict=True)),
+        "logits": dict(zip(said.task.classes, said.logits.tolist(), strict=True)),
         "calibrated": said.decision is not None,
         "decision": None
         if said.decision is None

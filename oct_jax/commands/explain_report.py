@@ -53,7 +53,7 @@ from oct_jax.runs.folder import read_run_config
 from oct_jax.runs.load import load
 from oct_jax.runs.paths import find_run
 from oct_jax.runs.verified import fingerprint, report_path
-from oct_jax.types import CLASSES, UserError
+from oct_jax.types import UserError
 
 MAPS = ("map", "random", "centre", "random head")
 """The map, and its rivals: chance, the centre of the scan, and the map that a random head gives,
@@ -84,7 +84,7 @@ class Examples:
 
     Attributes:
       inputs: uint8 grey, (scans, size, size).
-      labels: indices into `CLASSES`.
+      labels: indices into the classes.
       lesions: where the lesions are, (scans, size, size); None where nobody knows.
     """
 
@@ -125,6 +125,7 @@ def read_examples(folder: Path, classifier: Classifier, count: int) -> Examples:
     settings = read_run_config(folder).settings
     source = open_data(
         settings["data"],
+        task=classifier.task,
         manifest=folder / "manifest.csv",
         on_bad_scan=settings["on_bad_scan"],
         seed=settings["seed"],
@@ -315,7 +316,7 @@ def draw_curves(tested: Tested, path: Path) -> None:
 def draw_sheet(tested: Tested, examples: Examples, classifier: Classifier) -> np.ndarray:
     """Maps of up to 24 scans on one page, lesions outlined in white."""
     shown = np.linspace(0, len(tested.cells) - 1, min(_SHEET, len(tested.cells))).astype(int)
-    tiles, captions = [], []
+    tiles, captions, classes = [], [], classifier.task.classes
     for index in shown:
         scan = examples.inputs[index]
         heat = to_input_coordinates(tested.cells[index], classifier.grid, len(scan))
@@ -323,8 +324,8 @@ def draw_sheet(tested: Tested, examples: Examples, classifier: Classifier) -> np
         if examples.lesions is not None:
             tile = _outlined(tile, examples.lesions[index])
         tiles.append(tile)
-        said, true = CLASSES[tested.targets[index]], CLASSES[examples.labels[index]]
-        captions.append(f"explains {said}; is {true}")
+        target, label = tested.targets[index], examples.labels[index]
+        captions.append(f"explains {classes[target]}; is {classes[label]}")
     return contact_sheet(tiles, captions, synthetic=classifier.synthetic)
 
 
@@ -336,9 +337,9 @@ def _outlined(tile: np.ndarray, lesion: np.ndarray) -> np.ndarray:
 
 
 def _spread(source: Scans, count: int) -> np.ndarray:
-    each = -(-count // len(CLASSES))
+    each = -(-count // len(source.task.classes))
     chosen = []
-    for label in range(len(CLASSES)):
+    for label in range(len(source.task.classes)):
         indices = np.flatnonzero(source.labels == label)
         if len(indices):
             places = np.linspace(0, len(indices) - 1, min(each, len(indices)))

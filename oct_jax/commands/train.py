@@ -18,6 +18,7 @@ from oct_jax.data.loader import check_resized
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.scans import Scans
 from oct_jax.decision.fit import fit_on_scans
+from oct_jax.decision.referral import NOT_REFERRED
 from oct_jax.decision.storage import read_rule, write_rule
 from oct_jax.files import write_json
 from oct_jax.model.backbones import DEFAULT, load_backbone
@@ -37,12 +38,13 @@ from oct_jax.runs.folder import (
 )
 from oct_jax.runs.processes import is_writer, write_once
 from oct_jax.runs.reporting import Reporter, draw_curves
+from oct_jax.task import Task, task_or_folders
 from oct_jax.train.feeds import settle_statistics
 from oct_jax.train.loop import check_devices, train, trained_form
 from oct_jax.train.precision import resolve_precision
 from oct_jax.train.scoring import score
 from oct_jax.train.settings import StageSettings
-from oct_jax.types import CLASSES, SPLITS, UserError
+from oct_jax.types import SPLITS, UserError
 
 SYNTHETIC = "SYNTHETIC DATA: phantom scans made by the package; nothing here speaks of patients."
 
@@ -114,16 +116,19 @@ def open_stage(config: TrainConfig, console: Console) -> Stage:
     settings = stage_settings(config)
     check_devices(settings)
     resumed = has_run(folder) and not (config.restart and config.stage == "frozen")
-    data = _open_data(config, folder / "manifest.csv" if resumed else None, console)
+    task = read_run_config(folder).task if resumed else task_or_folders(config.task)
+    data = _open_data(config, task, folder / "manifest.csv" if resumed else None, console)
     _check_splits(data)
+    if not data.task.refers:
+        console.print(f"task={config.task}: {NOT_REFERRED}", markup=False)
     if config.stage == "finetune":
         run = read_run_config(folder)
         variables, best = restore_best(folder / "frozen", build(run.model).shapes)
         console.print(f"starts from the frozen stage's best checkpoint, epoch {best['epoch']}")
         _check_form(settings, run)
     else:
-        pretrained = _load_weights(config, console)
-        run = _describe_run(config, pretrained)
+        pretrained = _load_weights(config, len(data.task.classes), console)
+        run = _describe_run(config, data.task, pretrained)
         variables = pretrained.variables
         _check_form(settings, run)
         if weights_name(config) == "random":
@@ -223,6 +228,7 @@ def _fit_rule(stage: Stage, variables: Variables, console: Console) -> None:
         calibration=calibration,
         data=stage.config.data,
         threads=stage.settings.threads,
+        task=stage.run.task,
     )
     if is_writer():
         write_rule(stage.folder, rule)
@@ -230,8 +236,9 @@ def _fit_rule(stage: Stage, variables: Variables, console: Console) -> None:
 
 def _check_splits(source: Scans) -> None:
     """Training needs scans of every class to learn from, and some to choose the best epoch by."""
-    counts = np.bincount(source.select("train").labels, minlength=len(CLASSES))
-    absent = [name for name, count in zip(CLASSES, counts, strict=True) if not count]
+    classes = source.task.classes
+    counts = np.bincount(source.select("train").labels, minlength=len(classes))
+    absent = [name for name, count in zip(classes, counts, strict=True) if not count]
     if absent:
         raise UserError(f"no training scans of {', '.join(absent)}: add some, or change the splits")
     for split in ("val", "test"):
@@ -239,9 +246,12 @@ def _check_splits(source: Scans) -> None:
             raise UserError(f"no scans in the {split} split: add some, or change the splits")
 
 
-def _open_data(config: TrainConfig, manifest: Path | None, console: Console) -> Scans:
+def _open_data(
+    config: TrainConfig, task: Task | None, manifest: Path | None, console: Console
+) -> Scans:
     data = open_data(
         config.data,
+        task=task,
         manifest=manifest or (Path(config.manifest) if config.manifest else None),
         on_bad_scan=config.on_bad_scan,
         seed=config.seed,
@@ -252,12 +262,12 @@ def _open_data(config: TrainConfig, manifest: Path | None, console: Console) -> 
     return data
 
 
-def _load_weights(config: TrainConfig, console: Console) -> Pretrained:
+def _load_weights(config: TrainConfig, classes: int, console: Console) -> Pretrained:
     name = weights_name(config)
     pretrained = load_backbone(
         config.backbone,
         name,
-        num_classes=len(CLASSES),
+        num_classes=classes,
         seed=config.seed,
         variant=config.variant,
         width=config.width,
@@ -266,7 +276,7 @@ def _load_weights(config: TrainConfig, console: Console) -> Pretrained:
     return pretrained
 
 
-def _describe_run(config: TrainConfig, pretrained: Pretrained) -> RunConfig:
+def _describe_run(config: TrainConfig, task: Task, pretrained: Pretrained) -> RunConfig:
     return RunConfig(
         settings={name: getattr(config, name) for name in RUN_WIDE},
         model=dataclasses.replace(pretrained.config, dropout=config.dropout),
@@ -277,6 +287,7 @@ def _describe_run(config: TrainConfig, pretrained: Pretrained) -> RunConfig:
             std=pretrained.std,
         ),
         synthetic=config.data == PHANTOM,
+        task=task,
     )
 
 

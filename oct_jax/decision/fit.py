@@ -13,6 +13,7 @@ from oct_jax.decision.outliers import fit_outliers
 from oct_jax.decision.rule import DecisionRule, fit_rule
 from oct_jax.model.inference import predict_source
 from oct_jax.model.protocol import Model, Variables, fingerprint_of
+from oct_jax.task import KERMANY, Task
 
 DENSITY_SCANS = 4000
 """At most so many training scans describe what is usual; more would hardly move 32 directions."""
@@ -28,6 +29,7 @@ def fit_on_scans(
     calibration: Scans,
     data: str,
     threads: int,
+    task: Task = KERMANY,
 ) -> DecisionRule:
     """The rule of a freshly trained model.
 
@@ -39,6 +41,7 @@ def fit_on_scans(
       calibration: what everything else is fitted to; at least one scan.
       data: the name of the data, to be written down.
       threads: that read scans.
+      task: that the classes are of.
     """
     outputs = predict_source(model, variables, calibration, preprocess, threads=threads)
     density = None
@@ -53,6 +56,7 @@ def fit_on_scans(
         fitted_on=describe(calibration, data),
         model=fingerprint_of(variables),
         records=calibration.records,
+        task=task,
     )
 
 

@@ -5,16 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from oct_jax.types import CLASSES, Referral
-
-TIERS: dict[str, Referral] = {
-    "CNV": "urgent",
-    "DME": "urgent",
-    "DRUSEN": "routine",
-    "NORMAL": "observe",
-}
-"""Kermany et al. 2018, figure 3: urgent referral, routine referral, observation."""
-URGENT = np.array([TIERS[name] == "urgent" for name in CLASSES])
+from oct_jax.task import Task
+from oct_jax.types import Referral
 
 WORDS: dict[Referral, str] = {
     "urgent": "urgent referral",
@@ -24,13 +16,21 @@ WORDS: dict[Referral, str] = {
 }
 
 
-def urgency(probabilities: Float[np.ndarray, "scans classes"]) -> Float[np.ndarray, "scans"]:
-    """Probability of an urgent class: of CNV or DME."""
-    return probabilities[:, URGENT].sum(1)
+NOT_REFERRED = "classified only: this task has no referral tiers"
+
+
+def urgency(
+    probabilities: Float[np.ndarray, "scans classes"], task: Task
+) -> Float[np.ndarray, "scans"]:
+    """Probability of the urgent classes together; 0 where the task has none."""
+    return probabilities[:, np.array(task.urgent)].sum(1)
 
 
 def urgent_threshold(
-    scores: Float[np.ndarray, "scans"], labels: Int[np.ndarray, "scans"], sensitivity: float
+    scores: Float[np.ndarray, "scans"],
+    labels: Int[np.ndarray, "scans"],
+    sensitivity: float,
+    task: Task,
 ) -> float:
     """The highest urgency at which at least `sensitivity` of the urgent scans are found.
 
@@ -38,12 +38,15 @@ def urgent_threshold(
       scores: `urgency` of calibration scans.
       labels: indices into the classes.
       sensitivity: asked for, in (0, 1].
+      task: that the classes are of.
 
     Returns:
       The threshold; 0 where no calibration scan is urgent, which calls every scan urgent: no
-      higher one is known to find any.
+      higher one is known to find any. 1 where the task has no urgent class, which calls none.
     """
-    urgent = np.sort(scores[URGENT[labels]])[::-1]
+    if not any(task.urgent):
+        return 1.0
+    urgent = np.sort(scores[np.array(task.urgent)[labels]])[::-1]
     if not len(urgent):
         return 0.0
     needed = max(1, int(np.ceil(sensitivity * len(urgent) - 1e-9)))
@@ -54,22 +57,27 @@ def refer(
     sets: Bool[np.ndarray, "scans classes"],
     urgent: Bool[np.ndarray, "scans"],
     outlier: Bool[np.ndarray, "scans"],
-) -> list[Referral]:
-    """The tier of each scan, or `defer`.
+    task: Task,
+) -> list[Referral | None]:
+    """The tier of each scan, or `defer`; None for every scan of a task without tiers.
 
-    A scan is deferred where it is an outlier, where its set is empty, and where the classes of
-    its set, with `urgent` counted as one of them, belong to several tiers.
+    A scan is deferred where it is an outlier, where its set is empty or holds a class without a
+    tier, and where the classes of its set, with `urgent` counted as one of them, belong to several
+    tiers.
 
     Args:
       sets: conformal sets.
       urgent: whether the urgency is at or above its threshold.
       outlier: whether the scan is unlike the training scans.
+      task: that the classes are of.
     """
-    decided: list[Referral] = []
+    if not task.refers:
+        return [None] * len(sets)
+    referrals: list[Referral | None] = []
     for row, is_urgent, is_outlier in zip(sets, urgent, outlier, strict=True):
-        tiers = {TIERS[name] for name, inside in zip(CLASSES, row, strict=True) if inside}
-        if not tiers or is_outlier or len(tiers | ({"urgent"} if is_urgent else set())) > 1:
-            decided.append("defer")
-        else:
-            decided.append(tiers.pop())
-    return decided
+        tiers = {tier for tier, inside in zip(task.tiers, row, strict=True) if inside}
+        if is_urgent:
+            tiers.add("urgent")
+        one_tier = len(tiers) == 1 and row.any() and not is_outlier
+        referrals.append((tiers.pop() if one_tier else None) or "defer")
+    return referrals

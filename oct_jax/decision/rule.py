@@ -20,6 +20,7 @@ from oct_jax.decision.outliers import (
 )
 from oct_jax.decision.referral import refer, urgency, urgent_threshold
 from oct_jax.model.inference import Outputs
+from oct_jax.task import KERMANY, Task
 from oct_jax.types import Referral, UserError
 
 COVERAGE, SENSITIVITY, OUTLIER_RATE = 0.9, 0.99, 0.01
@@ -33,7 +34,8 @@ class DecisionRule:
     Attributes:
       temperature: that logits are divided by.
       set_thresholds: calibrated probability at and above which a class is in the prediction set.
-      urgent_threshold: p(CNV) + p(DME) at and above which a scan is urgent.
+      urgent_threshold: probability of the urgent classes together at and above which a scan is
+        urgent.
       coverage: asked of the sets, in every class.
       sensitivity: asked of the urgent threshold.
       outlier_rate: share of scans like the calibration scans that may be called outliers.
@@ -41,6 +43,7 @@ class DecisionRule:
       fitted_on: data, number of scans of each class, number of patients.
       model: fingerprint of the weights that it was fitted for.
       records: the calibration scans.
+      task: that the classes are of.
     """
 
     temperature: float
@@ -53,6 +56,7 @@ class DecisionRule:
     fitted_on: Mapping[str, Any] = field(default_factory=dict)
     model: str = ""
     records: tuple[Record, ...] = ()
+    task: Task = KERMANY
 
 
 class Decisions(NamedTuple):
@@ -61,14 +65,14 @@ class Decisions(NamedTuple):
     Attributes:
       probabilities: calibrated, (scans, classes).
       sets: which classes are in each prediction set.
-      referrals: the tier of each scan, or `defer`.
+      referrals: the tier of each scan, or `defer`; None in a task without tiers.
       outlier_scores: squared distance over its threshold; above 1 is an outlier, nan where the
         rule has no density model.
     """
 
     probabilities: Float[np.ndarray, "scans classes"]
     sets: Bool[np.ndarray, "scans classes"]
-    referrals: list[Referral]
+    referrals: list[Referral | None]
     outlier_scores: Float[np.ndarray, "scans"]
 
 
@@ -83,6 +87,7 @@ def fit_rule(
     fitted_on: Mapping[str, Any],
     model: str = "",
     records: tuple[Record, ...] = (),
+    task: Task = KERMANY,
 ) -> DecisionRule:
     """Fits everything that calibration scans decide.
 
@@ -100,6 +105,7 @@ def fit_rule(
       fitted_on: what to write down of the calibration scans.
       model: fingerprint of the weights.
       records: the calibration scans.
+      task: that the classes are of.
 
     Raises:
       UserError: no scans, or logits that are not finite.
@@ -117,13 +123,12 @@ def fit_rule(
     if density is not None:
         distances = squared_distance(density, np.asarray(calibration.pooled))
         density = dataclasses.replace(density, threshold=outlier_threshold(distances, outlier_rate))
+    lowest_urgent = urgent_threshold(urgency(probabilities, task), labels, sensitivity, task)
     return DecisionRule(
         temperature=temperature,
         # Rounded down, so that the calibration scan that sets a threshold is at it in float32 too.
         set_thresholds=_below(set_thresholds(probabilities, labels, coverage)),
-        urgent_threshold=float(
-            _below(np.array([urgent_threshold(urgency(probabilities), labels, sensitivity)]))[0]
-        ),
+        urgent_threshold=float(_below(np.array([lowest_urgent]))[0]),
         coverage=coverage,
         sensitivity=sensitivity,
         outlier_rate=outlier_rate,
@@ -131,6 +136,7 @@ def fit_rule(
         fitted_on=dict(fitted_on),
         model=model,
         records=records,
+        task=task,
     )
 
 
@@ -143,8 +149,8 @@ def decide(rule: DecisionRule, outputs: Outputs) -> Decisions:
     else:
         distances = squared_distance(rule.outliers, np.asarray(outputs.pooled))
         scores = distances / rule.outliers.threshold
-    urgent = urgency(probabilities) >= rule.urgent_threshold
-    return Decisions(probabilities, sets, refer(sets, urgent, scores > 1), scores)
+    urgent = urgency(probabilities, rule.task) >= rule.urgent_threshold
+    return Decisions(probabilities, sets, refer(sets, urgent, scores > 1, rule.task), scores)
 
 
 def _below(values: Float[np.ndarray, "n"]) -> Float32[np.ndarray, "n"]:

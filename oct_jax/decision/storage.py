@@ -32,7 +32,8 @@ from oct_jax.files import (
     write_atomic,
     write_json,
 )
-from oct_jax.types import CLASSES, UserError
+from oct_jax.task import stored_task, to_json
+from oct_jax.types import UserError
 
 # The search for a temperature ends a little inside of its bounds or on them, up to rounding.
 _Temperature = Annotated[float, Meta(ge=0.99 * COLDEST, le=1.01 * HOTTEST)]
@@ -51,7 +52,7 @@ class _StoredOutliers(Struct, forbid_unknown_fields=True):
 
 
 class _StoredRule(Struct, forbid_unknown_fields=True):
-    classes: Annotated[tuple[str, ...], Meta(min_length=2)]
+    task: dict[str, Any]
     temperature: _Temperature
     set_thresholds: list[Share]
     urgent_threshold: Share
@@ -63,12 +64,6 @@ class _StoredRule(Struct, forbid_unknown_fields=True):
     outliers: _StoredOutliers | None
     # Rules that version 0.1 stored have a list without a hash.
     scans: Annotated[str, Meta(pattern=r"^scans(-[0-9a-f]{12})?\.csv$")] = "scans.csv"
-
-    def __post_init__(self) -> None:
-        if len(self.set_thresholds) != len(self.classes):
-            raise ValueError(
-                f"{len(self.set_thresholds)} set_thresholds of {len(self.classes)} classes"
-            )
 
 
 class _FittedOn(Struct):
@@ -98,7 +93,7 @@ def write_rule(stage: Path, rule: DecisionRule) -> None:
     scans = f"scans-{manifest_digest(rule.records)[:12]}.csv"
     write_manifest(rule.records, folder / scans)
     stored = _StoredRule(
-        classes=CLASSES,
+        task=to_json(rule.task),
         temperature=rule.temperature,
         set_thresholds=rule.set_thresholds.tolist(),
         urgent_threshold=rule.urgent_threshold,
@@ -130,10 +125,11 @@ def read_rule(stage: Path) -> DecisionRule | None:
     remedy = f"delete {folder} and repeat the training command, which only fits it anew"
     stored: _StoredRule = read_json(path, _StoredRule, remedy=remedy)
     convert(stored.fitted_on, _FittedOn, f"{path}: fitted_on", remedy=remedy)
-    if stored.classes != CLASSES:
+    task = stored_task(stored.task, path, remedy)
+    if len(stored.set_thresholds) != len(task.classes):
         raise UserError(
-            f"{path}: of the classes {', '.join(stored.classes)},"
-            f" not {', '.join(CLASSES)}; {remedy}"
+            f"{path}: {len(stored.set_thresholds)} set_thresholds of {len(task.classes)} classes;"
+            f" {remedy}"
         )
     records = read_manifest(folder / stored.scans)
     digest = stored.scans.removesuffix(".csv").removeprefix("scans").removeprefix("-")
@@ -150,6 +146,7 @@ def read_rule(stage: Path) -> DecisionRule | None:
         fitted_on=stored.fitted_on,
         model=stored.model,
         records=records,
+        task=task,
     )
 
 

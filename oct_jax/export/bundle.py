@@ -31,7 +31,6 @@ from oct_jax.classifier import Classifier
 from oct_jax.commands.settings import ExportConfig
 from oct_jax.data.datasets import open_data
 from oct_jax.data.scans import Scans
-from oct_jax.decision.referral import TIERS
 from oct_jax.export import documents
 from oct_jax.export.evidence import Split, answer, figures, read_split
 from oct_jax.export.golden import encode_pgm, make_golden
@@ -46,7 +45,7 @@ from oct_jax.runs.folder import read_run_config
 from oct_jax.runs.load import load
 from oct_jax.runs.paths import find_run
 from oct_jax.runs.verified import REMEDY, FaithfulnessReport, fingerprint, report_path
-from oct_jax.types import CLASSES, UserError
+from oct_jax.types import UserError
 
 LOWEST_ONNXRUNTIME = "1.18.0"
 """That the bundle was tested on; see docs/export.md."""
@@ -104,7 +103,7 @@ def write_bundle(
         quantized = _quantize(classifier, graphs.mobile, source, test, config, console)
         if len(test):
             answers = answer(graphs.mobile.SerializeToString(), test)
-            measured = figures(answers, test, classifier.rule)
+            measured = figures(answers, test, classifier.rule, classifier.task)
     else:
         quantized = Quantized(None, left_out(f"the run's scans cannot be read ({source})"))
     golden = make_golden(classifier)
@@ -138,7 +137,7 @@ def describe(run: Path, classifier: Classifier) -> dict[str, Any]:
     decision: dict[str, Any] = {
         "calibrated": rule is not None,
         "temperature": 1.0 if rule is None else rule.temperature,
-        "tiers": TIERS,
+        "tiers": dict(zip(classifier.task.classes, classifier.task.tiers, strict=True)),
     }
     if rule is not None:
         decision |= {
@@ -152,7 +151,7 @@ def describe(run: Path, classifier: Classifier) -> dict[str, Any]:
         }
     return {
         "format": 1,
-        "labels": list(CLASSES),
+        "labels": list(classifier.task.classes),
         "synthetic": classifier.synthetic,
         "research_use": RESEARCH_USE
         + (" SYNTHETIC: trained on phantoms, says nothing of patients." * classifier.synthetic),
@@ -223,10 +222,12 @@ def _quantize(
 
 def _open_source(run: Path, console: Console) -> Scans | str:
     """The run's scans, or why they are not to be had."""
-    settings = read_run_config(run).settings
+    config = read_run_config(run)
+    settings = config.settings
     try:
         return open_data(
             settings["data"],
+            task=config.task,
             manifest=run / "manifest.csv",
             on_bad_scan=settings["on_bad_scan"],
             seed=settings["seed"],
@@ -260,7 +261,8 @@ def _write_golden(folder: Path, golden: Any, model_sha256: str, *, int8: bool) -
         (where / f"{name}.pgm").write_bytes(encode_pgm(scan))
         (where / f"{name}.resized.pgm").write_bytes(encode_pgm(golden.resized[name]))
     if int8:
-        split = Split(np.stack(list(golden.resized.values())), np.zeros(len(CLASSES), np.int32))
+        scans = np.stack(list(golden.resized.values()))
+        split = Split(scans, np.zeros(len(scans), np.int32))
         found = answer((folder / "classifier_int8.onnx").read_bytes(), split)
         for case, probabilities in zip(golden.answers, found.probabilities, strict=True):
             case["int8_probabilities"] = probabilities.tolist()

@@ -16,10 +16,10 @@ from oct_jax.data.loader import in_order
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.scans import Scans
 from oct_jax.decision.conformal import prediction_sets
-from oct_jax.decision.referral import TIERS, refer, urgency
+from oct_jax.decision.referral import refer, urgency
 from oct_jax.decision.rule import DecisionRule
 from oct_jax.export.verify import run
-from oct_jax.types import CLASSES
+from oct_jax.task import KERMANY, Task
 
 _BATCH = 32
 _THREADS = 4
@@ -80,14 +80,17 @@ def answer(model: bytes, split: Split) -> Answers:
     return Answers(*(np.stack(column) for column in zip(*rows, strict=True)))
 
 
-def referrals(answers: Answers, rule: DecisionRule | None) -> list[str]:
+def referrals(answers: Answers, rule: DecisionRule | None, task: Task = KERMANY) -> list[str]:
     """What the answers come to: a tier or `defer`; without a rule, the predicted class's tier."""
+    if not task.refers:
+        return ["none"] * len(answers.labels)
     if rule is None:
-        return [TIERS[CLASSES[label]] for label in answers.labels]
+        return [task.tiers[label] or "defer" for label in answers.labels]
     probabilities = answers.probabilities.astype(np.float64)
     sets = prediction_sets(probabilities, rule.set_thresholds.astype(np.float64))
-    urgent = urgency(probabilities) >= rule.urgent_threshold
-    return list(refer(sets, urgent, answers.outlier_scores > 1))
+    urgent = urgency(probabilities, rule.task) >= rule.urgent_threshold
+    decided = refer(sets, urgent, answers.outlier_scores > 1, rule.task)
+    return [referral or "none" for referral in decided]
 
 
 def agreement(first: Sequence[str], second: Sequence[str]) -> float:
@@ -100,7 +103,9 @@ def accuracy(answers: Answers, split: Split) -> float:
     return float((answers.labels == split.labels).mean())
 
 
-def figures(answers: Answers, split: Split, rule: DecisionRule | None) -> dict[str, Any]:
+def figures(
+    answers: Answers, split: Split, rule: DecisionRule | None, task: Task = KERMANY
+) -> dict[str, Any]:
     """Accuracy, sensitivity and specificity, each as (value, low, high, scans), and referrals.
 
     Intervals are Wilson's at 95 %, over scans: scans of one patient are alike, so the truth is a
@@ -110,11 +115,11 @@ def figures(answers: Answers, split: Split, rule: DecisionRule | None) -> dict[s
     found: dict[str, Any] = {"scans": len(split), "accuracy": share(int(right.sum()), len(right))}
     for part, chosen in (("sensitivity", True), ("specificity", False)):
         found[part] = {}
-        for index, name in enumerate(CLASSES):
+        for index, name in enumerate(task.classes):
             own = (split.labels == index) == chosen
             hits = ((answers.labels == index) == chosen) & own
             found[part][name] = share(int(hits.sum()), int(own.sum()))
-    counts = Counter(referrals(answers, rule))
+    counts = Counter(referrals(answers, rule, task))
     found["referrals"] = {name: counts[name] for name in ("urgent", "routine", "observe", "defer")}
     return found
 

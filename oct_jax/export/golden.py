@@ -13,7 +13,7 @@ from oct_jax.classifier import Classifier
 from oct_jax.data.phantom import phantom_scan
 from oct_jax.data.preprocess import resize_scan
 from oct_jax.explain.gradcam import make_explain
-from oct_jax.types import CLASSES
+from oct_jax.task import KERMANY
 
 _SEED = 20
 
@@ -34,17 +34,17 @@ class Golden:
 
 
 def make_golden(classifier: Classifier) -> Golden:
-    """A phantom of every class, and the classifier's answers."""
+    """A phantom of each of Kermany's classes, whatever the task, and the classifier's answers."""
     scans = {
         name.lower(): phantom_scan(name, np.random.default_rng(_SEED + index)).image
-        for index, name in enumerate(CLASSES)
+        for index, name in enumerate(KERMANY.classes)
     }
     resized = {name: resize_scan(scan, classifier.preprocess) for name, scan in scans.items()}
     predictions = classifier.predict(list(scans.values()))
     explain = make_explain(classifier.model, classifier.preprocess)
     answers = []
     for (name, scan), prediction in zip(scans.items(), predictions, strict=True):
-        targets = np.arange(len(CLASSES), dtype=np.int32)
+        targets = np.arange(len(classifier.task.classes), dtype=np.int32)
         batch = np.repeat(resized[name][None], len(targets), axis=0)
         maps = np.asarray(explain(classifier.variables, batch, targets)[1])
         decision = prediction.decision

@@ -30,7 +30,7 @@ from oct_jax.export.builder import GraphBuilder
 from oct_jax.export.preprocessing import draw_on_scans, prepare_scans
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config, NNXModel, last_activation
 from oct_jax.model.protocol import Variables, build
-from oct_jax.types import CLASSES, UserError
+from oct_jax.types import UserError
 
 OPSET = 18
 """Old enough for the onnxruntime of 2024, which the bundle is tested on."""
@@ -224,11 +224,12 @@ def _network(graph: GraphBuilder, classifier: Classifier, trunk: ModelProto, lev
     weights = graph.add("MatMul", class_slopes, hidden_kernel, name="channel_weights")
     positions = graph.add("Reshape", features, graph.shape(-1, channels, rows * columns))
     evidence = graph.add("MatMul", weights, positions, name="evidence")
-    maps = graph.add("Reshape", evidence, graph.shape(-1, len(CLASSES), rows, columns))
+    classes = len(classifier.task.classes)
+    maps = graph.add("Reshape", evidence, graph.shape(-1, classes, rows, columns))
     positive = graph.add("Relu", maps)
     peak = _above_zero(graph, graph.add("GlobalMaxPool", positive))
     heatmaps = graph.add("Div", positive, peak, name="heatmaps")
-    return _of_predicted(graph, logits, heatmaps, rows, columns)
+    return _of_predicted(graph, logits, heatmaps, classes, rows, columns)
 
 
 def _normalise(graph: GraphBuilder, levels: str, preprocess: Preprocess, *, name: str) -> None:
@@ -265,9 +266,10 @@ def _is_above_zero(graph: GraphBuilder, x: str) -> str:
     return graph.add("Div", x, _above_zero(graph, x))
 
 
-def _of_predicted(graph: GraphBuilder, logits: str, heatmaps: str, rows: int, columns: int) -> str:
+def _of_predicted(
+    graph: GraphBuilder, logits: str, heatmaps: str, classes: int, rows: int, columns: int
+) -> str:
     """The map of the class with the largest logit; logits closer than 1e-4 share."""
-    classes = len(CLASSES)
     apart = graph.add("Reshape", logits, graph.shape(-1, 1, 1, classes))
     behind = graph.add("Sub", graph.add("GlobalMaxPool", apart), apart)
     lead = graph.add("Add", graph.add("Mul", behind, np.float32(-_SHARP)), np.float32(1))
@@ -317,7 +319,7 @@ def _outputs(
     classifier: Classifier, trunk: ModelProto, batch: str | int, over_scan: Sequence[str | int]
 ) -> dict[str, tuple[int, list]]:
     _, _, rows, columns = _shape_of(trunk.graph.output[0])
-    classes = len(CLASSES)
+    classes = len(classifier.task.classes)
     shapes: dict[str, list] = {
         "probabilities": [batch, classes],
         "logits": [batch, classes],

@@ -19,21 +19,11 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from oct_jax.task import Task, Tier
+
 Probabilities = Float[np.ndarray, "scans groups"]
 Truth = Int[np.ndarray, "scans"]
 Figures = dict[str, float | None]
-
-PENALTIES = {
-    ("urgent", "routine"): 2,
-    ("urgent", "observe"): 4,
-    ("routine", "observe"): 2,
-    ("routine", "urgent"): 1,
-    ("observe", "routine"): 1,
-    ("observe", "urgent"): 1,
-}
-"""Of calling the first tier the second. In the manner of Kermany et al. 2018, whose errors weigh by
-what a patient loses; the numbers are ours, so the figure is not comparable to their 6.6 %."""
-SAME_TIER = 1
 
 
 def figures(probabilities: Probabilities, truth: Truth, names: Sequence[str]) -> Figures:
@@ -85,28 +75,21 @@ def confusion(
 
 
 def weighted_error(
-    probabilities: Probabilities, truth: Truth, tiers: Sequence[str | None]
+    probabilities: Probabilities, truth: Truth, tiers: Sequence[Tier | None], task: Task
 ) -> float | None:
-    """Mean penalty of the mistakes over the largest, in [0, 1]; see `PENALTIES`.
+    """Mean penalty of the mistakes over the largest, in [0, 1]; see `Task.penalties`.
 
     Args:
       probabilities: as above.
       truth: as above.
-      tiers: of each group; None where a group's classes are of several tiers, which leaves the
-        figure undefined.
+      tiers: of each group; None where a group has no single tier, which leaves it undefined.
+      task: whose penalties count.
     """
     if None in tiers:
         return None
-    cost = np.array(
-        [
-            [
-                0 if row == column else PENALTIES.get((true, said), SAME_TIER)
-                for column, said in enumerate(tiers)
-            ]
-            for row, true in enumerate(tiers)
-        ]
-    )
-    return float(cost[truth, probabilities.argmax(1)].mean() / max(PENALTIES.values()))
+    cost = np.array([[task.penalty(true, other) for other in tiers] for true in tiers])  # type: ignore
+    np.fill_diagonal(cost, 0)
+    return float(cost[truth, probabilities.argmax(1)].mean() / task.largest_penalty)
 
 
 def bootstrap(

@@ -17,7 +17,7 @@ from oct_jax.decision.calibration import (
     softmax,
 )
 from oct_jax.decision.conformal import coverage_range
-from oct_jax.decision.referral import TIERS, urgency
+from oct_jax.decision.referral import urgency
 from oct_jax.decision.rule import DecisionRule, Decisions, decide
 from oct_jax.metrics.classification import (
     at_prevalence,
@@ -28,9 +28,10 @@ from oct_jax.metrics.classification import (
     share_among,
     weighted_error,
 )
+from oct_jax.metrics.groups import Group, Labelled, members_of, tier_of
 from oct_jax.model.inference import Outputs
-from oct_jax.runs.scans import Group, Labelled
-from oct_jax.types import CLASSES, UserError
+from oct_jax.task import Task, Tier
+from oct_jax.types import UserError
 
 ANSWERED = (1.0, 0.95, 0.9, 0.8)
 """Shares of scans that are answered, at which the error is told."""
@@ -57,7 +58,7 @@ class Evaluated:
     @property
     def by_group(self) -> Float[np.ndarray, "scans groups"]:
         """Probabilities of the groups."""
-        return to_groups(self.probabilities, self.labelled.groups)
+        return to_groups(self.probabilities, self.labelled.groups, self.labelled.task)
 
 
 def appraise(
@@ -92,18 +93,19 @@ def appraise(
     decisions = None if rule is None else decide(rule, outputs)
     probabilities = softmax(logits) if decisions is None else decisions.probabilities
     groups, names = labelled.groups, [group.name for group in labelled.groups]
-    by_group = to_groups(probabilities, groups)
-    tiers = [tier_of(group) for group in groups]
+    task = labelled.task
+    by_group = to_groups(probabilities, groups, task)
+    tiers = [tier_of(group, task) for group in groups]
     patients = [record.patient for record in labelled.source.records]
     plain = all(group.classes == (group.name,) for group in groups)
-    members = np.array([[name in group.classes for name in CLASSES] for group in groups])
+    members = np.array([[name in group.classes for name in task.classes] for group in groups])
     shares = None
     if prevalence is not None:
         shares = [sum(prevalence[name] for name in group.classes) for group in groups]
 
     def of(drawn: Int[np.ndarray, "drawn"]) -> dict[str, float | None]:
         found = figures(by_group[drawn], truth[drawn], names)
-        found["weighted error"] = weighted_error(by_group[drawn], truth[drawn], tiers)
+        found["weighted error"] = weighted_error(by_group[drawn], truth[drawn], tiers, task)
         found["expected calibration error"] = expected_calibration_error(
             by_group[drawn], truth[drawn]
         )
@@ -132,6 +134,7 @@ def appraise(
             name: {"value": value, "interval": intervals[name]} for name, value in values.items()
         },
         "confusion": {"names": names, "rows": table.tolist()},
+        "task": task.name,
         "prevalence": None if shares is None else dict(zip(names, shares, strict=True)),
         "risk_coverage": {
             "area": float(risk.mean()),
@@ -149,8 +152,9 @@ def appraise(
         if plain:
             change = calibration_figures(logits, truth, rule.temperature)
             report["calibration"] = {"temperature": rule.temperature, **change}
-        report["sets"] = _set_figures(decisions, rule, truth, groups)
-        report["referral"] = _referral_table(decisions, rule, truth, names)
+        report["sets"] = _set_figures(decisions, rule, truth, groups, task)
+        if task.refers:
+            report["referral"] = _referral_table(decisions, rule, truth, names)
         if rule.outliers is not None:
             report["outliers"] = {
                 "asked_rate": rule.outlier_rate,
@@ -161,42 +165,35 @@ def appraise(
 
 
 def to_groups(
-    probabilities: Float[np.ndarray, "scans classes"], groups: tuple[Group, ...]
+    probabilities: Float[np.ndarray, "scans classes"], groups: tuple[Group, ...], task: Task
 ) -> Float[np.ndarray, "scans groups"]:
     """Probability of each group: the sum over its classes."""
-    return np.stack([probabilities[:, members_of(group)].sum(1) for group in groups], axis=1)
+    return np.stack([probabilities[:, members_of(group, task)].sum(1) for group in groups], axis=1)
 
 
-def members_of(group: Group) -> list[int]:
-    """Indices of a group's classes."""
-    return [CLASSES.index(name) for name in group.classes]
+def parse_prevalence(text: str | None, task: Task) -> dict[str, float] | None:
+    """`CNV:0.05,DME:0.05` as shares of all classes.
 
-
-def tier_of(group: Group) -> str | None:
-    """The referral tier of a group; None where its classes have several."""
-    tiers = {TIERS[name] for name in group.classes}
-    return tiers.pop() if len(tiers) == 1 else None
-
-
-def parse_prevalence(text: str | None) -> dict[str, float] | None:
-    """`CNV:0.05,DME:0.05` as shares of all classes; NORMAL is what is left.
+    One class may be left out and has what is left; where several are, the last of the task has it.
 
     Raises:
       UserError: not of this form, a class twice, or shares not from 0 to 1 and 1 together.
     """
     if text is None:
         return None
-    shares = dict.fromkeys(CLASSES, 0.0)
+    shares = dict.fromkeys(task.classes, 0.0)
+    names = {name.casefold(): name for name in task.classes}
     try:
         given = [part.partition(":") for part in text.split(",")]
-        named = [CLASSES[CLASSES.index(name.strip().upper())] for name, _, _ in given]
+        named = [names[name.strip().casefold()] for name, _, _ in given]
         shares |= {name: float(share) for name, (_, _, share) in zip(named, given, strict=True)}
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         raise UserError(
-            f"prevalence={text}: write CLASS:SHARE,... with the classes {', '.join(CLASSES)}"
+            f"prevalence={text}: write CLASS:SHARE,... with the classes {', '.join(task.classes)}"
         ) from error
-    if "NORMAL" not in named:
-        shares["NORMAL"] = round(1 - sum(shares.values()), 9) + 0.0
+    left_out = [name for name in task.classes if name not in named]
+    if left_out:
+        shares[left_out[-1]] = round(1 - sum(shares.values()), 9) + 0.0
     whole = len(named) == len(set(named)) and abs(sum(shares.values()) - 1) < 1e-6
     if not whole or not all(0 <= share <= 1 for share in shares.values()):
         raise UserError(f"prevalence={text}: each class once, shares that are 1 together")
@@ -215,9 +212,12 @@ def _set_figures(
     rule: DecisionRule,
     truth: Int[np.ndarray, "scans"],
     groups: tuple[Group, ...],
+    task: Task,
 ) -> dict[str, Any]:
     """Coverage of each group beside what sampling allows, and the sizes of sets."""
-    inside = np.stack([decisions.sets[:, members_of(group)].any(1) for group in groups], axis=1)
+    inside = np.stack(
+        [decisions.sets[:, members_of(group, task)].any(1) for group in groups], axis=1
+    )
     covered = inside[np.arange(len(truth)), truth]
     fitted = rule.fitted_on.get("scans", {})
     by_group = {}
@@ -241,7 +241,7 @@ def _set_figures(
         "coverage": float(covered.mean()),
         "by_group": by_group,
         "mean_size": float(sizes.mean()),
-        "sizes": {str(size): int((sizes == size).sum()) for size in range(len(CLASSES) + 1)},
+        "sizes": {str(size): int((sizes == size).sum()) for size in range(len(task.classes) + 1)},
     }
 
 
@@ -250,20 +250,22 @@ def _referral_figures(
     decisions: Decisions,
     rule: DecisionRule,
     truth: Int[np.ndarray, "scans"],
-    tiers: list[str | None],
+    tiers: list[Tier | None],
     members: Bool[np.ndarray, "groups classes"],
 ) -> dict[str, float | None]:
     """Figures of sets and referral on the drawn scans; of urgency where every group has a tier."""
     said = np.array(decisions.referrals)[drawn]
     covered = decisions.sets[drawn] & members[truth[drawn]]
     found: dict[str, float | None] = {
-        "deferred": float((said == "defer").mean()),
         "coverage of prediction sets": float(covered.any(1).mean()),
     }
+    if not rule.task.refers:
+        return found
+    found["deferred"] = float((said == "defer").mean())
     if None in tiers:
         return found
     wanted = np.array(tiers)[truth[drawn]]
-    alarm = urgency(decisions.probabilities[drawn]) >= rule.urgent_threshold
+    alarm = urgency(decisions.probabilities[drawn], rule.task) >= rule.urgent_threshold
     urgent, answered = wanted == "urgent", said != "defer"
     return found | {
         "urgent sensitivity": share_among(alarm, urgent),

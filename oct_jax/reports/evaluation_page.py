@@ -13,15 +13,15 @@ from PIL import Image
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from oct_jax.classifier import Classifier
-from oct_jax.decision.referral import TIERS
+from oct_jax.decision.referral import NOT_REFERRED
 from oct_jax.metrics.classification import risk_coverage
-from oct_jax.metrics.evaluation import Evaluated, members_of, reliability_rows
+from oct_jax.metrics.evaluation import Evaluated, reliability_rows
+from oct_jax.metrics.groups import members_of
 from oct_jax.reports import html
 from oct_jax.reports.overlay import RESEARCH_USE, overlay
 from oct_jax.reports.picture import contact_sheet
-from oct_jax.types import CLASSES
+from oct_jax.task import Task
 
-_COLOURS = ("#b3261e", "#ff9f1c", "#087e8b", "#6a6a6a")
 _MISTAKES = 12
 _OVERALL = (
     "accuracy",
@@ -89,6 +89,8 @@ def to_lines(report: dict[str, Any]) -> list[str]:
     if report["referral"]:
         told = ", ".join(f"{n} {_told(report, n)}" for n in _REFERRAL if n in report["figures"])
         lines.append(f"  referral: {told}")
+    elif report["sets"]:
+        lines.append(f"  {NOT_REFERRED}")
     else:
         lines.append("  no decision rule: `just recalibrate data=FOLDER` fits one")
     return lines
@@ -107,7 +109,7 @@ def to_html(found: Evaluated, classifier: Classifier) -> str:
     if report["prevalence"]:
         sections += ["<h2>Precision where classes are as common as stated</h2>", _prevalent(report)]
     sections += ["<h2>Curves</h2>", html.picture(_curves(found), "png", "ROC and other curves")]
-    sections += _decisions(report)
+    sections += _decisions(report, found.labelled.task)
     sections += _mistakes(found, classifier)
     sections.append(
         f"<p>{RESEARCH_USE}. Run {html.text(report['run'])}, {report['stage']} stage,"
@@ -169,7 +171,7 @@ def _prevalent(report: dict[str, Any]) -> str:
     return html.table(("class", "prevalence", "precision there", "precision on these scans"), rows)
 
 
-def _decisions(report: dict[str, Any]) -> list[str]:
+def _decisions(report: dict[str, Any], task: Task) -> list[str]:
     sections = []
     if report["calibration"]:
         scores = report["calibration"]
@@ -183,11 +185,12 @@ def _decisions(report: dict[str, Any]) -> list[str]:
         sections += ["<h2>Prediction sets</h2>", _sets(report["sets"])]
     if report["referral"]:
         table, fitted = report["referral"], report["rule_fitted_on"].get("scans", {})
+        urgent = [name for name, yes in zip(task.classes, task.urgent, strict=True) if yes]
         words = (
-            f"Urgent: p(CNV) + p(DME) of {table['urgent_threshold']:.3f} or more, chosen for a"
-            f" sensitivity of {table['asked_sensitivity']:g} on"
-            f" {sum(n for name, n in fitted.items() if TIERS[name] == 'urgent')} urgent"
-            " calibration scans."
+            f"Urgent: {' + '.join(f'p({name})' for name in urgent)} of"
+            f" {table['urgent_threshold']:.3f} or more, chosen for a sensitivity of"
+            f" {table['asked_sensitivity']:g} on {sum(fitted.get(name, 0) for name in urgent)}"
+            " urgent calibration scans."
         )
         named = [name for name in _REFERRAL if name in report["figures"]]
         sections += [
@@ -237,7 +240,8 @@ def _curves(found: Evaluated) -> bytes:
         own = found.labelled.truth == number
         if not own.any() or own.all():
             continue
-        colour = _COLOURS[number % len(_COLOURS)]
+        task = found.labelled.task
+        colour = task.colours[members_of(group, task)[0]]
         false, true, _ = roc_curve(own, found.by_group[:, number])
         roc.plot(false, true, color=colour, label=group.name)
         exact, recalled, _ = precision_recall_curve(own, found.by_group[:, number])
@@ -279,14 +283,16 @@ def _mistakes(found: Evaluated, classifier: Classifier) -> list[str]:
     title = f"<h2>Mistakes ({len(worst)} most confident of {len(wrong)})</h2>"
     if not len(worst):
         return ["<h2>Mistakes</h2><p>none</p>"]
-    source, groups = found.labelled.source, found.labelled.groups
+    source, groups, task = found.labelled.source, found.labelled.groups, found.labelled.task
     if not source.reader.full_size:
         return [title, "<p>no pictures: a training cache has no full-size scans</p>"]
     pictures = []
     for index in worst:
         scan = source.read(int(index))
-        members = members_of(groups[said[index]])
-        target = CLASSES[max(members, key=lambda one, row=index: found.probabilities[row, one])]
+        members = members_of(groups[said[index]], task)
+        target = task.classes[
+            max(members, key=lambda one, row=index: found.probabilities[row, one])
+        ]
         pictures.append(overlay(scan, classifier.explain(scan, target).heatmap))
     captions = [
         f"{groups[found.labelled.truth[index]].name} called {groups[said[index]].name}"

@@ -16,9 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from oct_jax.arrays import ScanArray
 from oct_jax.classifier import Explanation
-from oct_jax.decision.referral import TIERS, WORDS
+from oct_jax.decision.referral import NOT_REFERRED, WORDS
 from oct_jax.prediction import Prediction
-from oct_jax.types import CLASSES
 
 RESEARCH_USE = "Research use; not a medical device"
 
@@ -27,6 +26,7 @@ _BAR, _CHOSEN = (92, 92, 100), (238, 120, 60)
 _OPACITY = 0.6
 _PANEL_WIDTH, _PANEL_HEIGHT, _MARGIN, _LINE = 300, 400, 14, 17
 _SMALLEST_SIDE, _LARGEST_SIDE = 160, 4096
+_MOST_CLASSES, _NAME_LETTERS = 10, 9
 
 Picture = UInt8[np.ndarray, "_rows _columns 3"]
 
@@ -87,9 +87,11 @@ def encode_png(picture: Picture) -> bytes:
 
 def advice(prediction: Prediction) -> str:
     """The referral in words: the decision's, or for an uncalibrated model the label's own tier."""
+    if not prediction.task.refers:
+        return NOT_REFERRED
     if prediction.decision is None:
-        return WORDS[TIERS[prediction.label]]
-    return WORDS[prediction.decision.referral]
+        return WORDS[prediction.task.tier_of(prediction.label) or "defer"]
+    return WORDS[prediction.decision.referral or "defer"]
 
 
 def certainty(prediction: Prediction) -> str:
@@ -105,7 +107,9 @@ def certainty(prediction: Prediction) -> str:
 def _panel(explanation: Explanation, marks: Sequence[str], scale: float) -> Image.Image:
     prediction = explanation.prediction
     wrapped = [line for mark in marks for line in textwrap.wrap(mark, 44)]
-    height = _PANEL_HEIGHT + max(0, len(wrapped) - 4) * _LINE
+    shown = _most_probable(prediction)
+    below = 96 + 24 * len(shown)
+    height = _PANEL_HEIGHT + 24 * max(0, len(shown) - 4) + max(0, len(wrapped) - 4) * _LINE
     image = Image.new("RGB", (round(_PANEL_WIDTH * scale), round(height * scale)), _BACKGROUND)
     draw = ImageDraw.Draw(image)
 
@@ -120,32 +124,36 @@ def _panel(explanation: Explanation, marks: Sequence[str], scale: float) -> Imag
     write(10, f"{prediction.label}  {share:.1%}", 24)
     write(44, advice(prediction), 17)
     write(68, certainty(prediction), 12, _FAINT)
-    for number, (name, probability) in enumerate(
-        zip(CLASSES, prediction.probabilities.tolist(), strict=True)
-    ):
+    for number, (name, probability) in enumerate(shown):
         row = 96 + 24 * number
-        write(row, name)
+        write(row, textwrap.shorten(name, _NAME_LETTERS, placeholder="...") or name[:_NAME_LETTERS])
         box(86, row + 2, 130, 12, _BAR)
         if probability > 0:
             box(86, row + 2, 130 * probability, 12, _CHOSEN)
         draw.text((226 * scale, row * scale), f"{probability:.1%}", _INK, _font(13, scale))
-    write(204, f"evidence for {explanation.target} ({explanation.method})")
-    _scale_bar(image, scale)
-    write(244, "none", 12, _FAINT)
-    right = ((_PANEL_WIDTH - _MARGIN) * scale, 244 * scale)
+    write(below + 12, f"evidence for {explanation.target} ({explanation.method})")
+    _scale_bar(image, below + 36, scale)
+    write(below + 52, "none", 12, _FAINT)
+    right = ((_PANEL_WIDTH - _MARGIN) * scale, (below + 52) * scale)
     draw.text(right, "this scan's peak", _FAINT, _font(12, scale), anchor="ra")
     for number, line in enumerate(wrapped):
-        write(274 + _LINE * number, line, 12, _WARNING)
+        write(below + 82 + _LINE * number, line, 12, _WARNING)
     write(height - 30, RESEARCH_USE, 12)
     return image
 
 
-def _scale_bar(image: Image.Image, scale: float) -> None:
+def _most_probable(prediction: Prediction) -> list[tuple[str, float]]:
+    """The classes that the panel has room for, in the task's order, with their probabilities."""
+    chosen = sorted(np.argsort(-prediction.probabilities, kind="stable")[:_MOST_CLASSES])
+    return [(prediction.task.classes[i], float(prediction.probabilities[i])) for i in chosen]
+
+
+def _scale_bar(image: Image.Image, row: float, scale: float) -> None:
     """The colours as they look over mid-grey, from 0 to 1."""
     width, tall = round((_PANEL_WIDTH - 2 * _MARGIN) * scale), round(12 * scale)
     ramp = np.tile(np.linspace(0, 1, width, dtype=np.float32), (tall, 1))
     bar = overlay(np.full((tall, width), 96, np.uint8), ramp)
-    image.paste(Image.fromarray(bar), (round(_MARGIN * scale), round(228 * scale)))
+    image.paste(Image.fromarray(bar), (round(_MARGIN * scale), round(row * scale)))
 
 
 def _font(size: int, scale: float):

@@ -36,6 +36,7 @@ from oct_jax.files import Count, Positive, convert, read_json, write_json
 from oct_jax.model.backbones import DEFAULT, config_class
 from oct_jax.model.protocol import ModelConfig
 from oct_jax.runs.paths import STAGES
+from oct_jax.task import KERMANY, Task, stored_task, to_json
 from oct_jax.types import Resize, UserError
 
 
@@ -48,12 +49,14 @@ class RunConfig:
       model: architecture, in float32.
       preprocess: from scan to model input.
       synthetic: whether the scans are phantoms.
+      task: the classes.
     """
 
     settings: Mapping[str, Any]
     model: ModelConfig
     preprocess: Preprocess
     synthetic: bool
+    task: Task = KERMANY
 
 
 class _StoredRun(Struct):
@@ -61,6 +64,7 @@ class _StoredRun(Struct):
     model: dict[str, Any]
     preprocess: dict[str, Any]
     synthetic: bool
+    task: dict[str, Any]
 
 
 class _StoredSettings(Struct):
@@ -88,6 +92,7 @@ def write_run_config(folder: Path, run: RunConfig) -> None:
             "model": dataclasses.asdict(run.model),
             "preprocess": dataclasses.asdict(run.preprocess),
             "synthetic": run.synthetic,
+            "task": to_json(run.task),
         },
     )
 
@@ -115,6 +120,7 @@ def read_run_config(folder: Path) -> RunConfig:
         ),
         preprocess=convert(stored.preprocess, Preprocess, f"{path}: preprocess", remedy=remedy),
         synthetic=stored.synthetic,
+        task=stored_task(stored.task, path, remedy),
     )
 
 

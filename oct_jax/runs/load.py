@@ -18,6 +18,7 @@ from oct_jax.paths import expand_home
 from oct_jax.runs.best import restore_best
 from oct_jax.runs.folder import read_run_config
 from oct_jax.runs.paths import latest_stage
+from oct_jax.types import UserError
 
 
 def load(run: str | os.PathLike[str] = "runs/default") -> Classifier:
@@ -38,6 +39,11 @@ def load(run: str | os.PathLike[str] = "runs/default") -> Classifier:
     rule = read_rule(folder / stage)
     if rule is not None and rule.model != fingerprint_of(folded):
         rule = None  # of an earlier epoch's weights
+    if rule is not None and rule.task != config.task:
+        raise UserError(
+            f"{folder / stage / 'decision'}: of task {rule.task.name}, the run is of"
+            f" {config.task.name}; delete the folder and repeat the training command"
+        )
     return Classifier(
         model=build(folded_config),
         variables=jax.tree.map(jnp.asarray, folded),
@@ -46,4 +52,5 @@ def load(run: str | os.PathLike[str] = "runs/default") -> Classifier:
         stage=stage,
         rule=rule,
         stored_grid=read_grid(folder / stage, folded),
+        task=config.task,
     )

@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int
 
 from oct_jax.commands.settings import EvaluateConfig
 from oct_jax.data.datasets import PHANTOM, open_data
@@ -16,42 +15,12 @@ from oct_jax.data.folder import scans_in_files
 from oct_jax.data.kermany import OWN_GROUP, list_scans
 from oct_jax.data.manifest import Record, read_manifest, summarize
 from oct_jax.data.prepared import is_prepared
-from oct_jax.data.scans import Scans
+from oct_jax.metrics.groups import Group, Labelled, plain_groups
 from oct_jax.runs.folder import read_run_config
-from oct_jax.types import CLASSES, UserError
+from oct_jax.task import Task
+from oct_jax.types import UserError
 
 _RESERVED = ("macro", "urgent", "weighted", "balanced")
-
-
-@dataclass(frozen=True)
-class Group:
-    """What the data calls one thing: a class, or several classes under one name."""
-
-    name: str
-    classes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Scans to evaluate on.
-
-    Attributes:
-      source: the scans.
-      groups: disjoint; together they hold every class.
-      truth: index of each scan's group.
-      name: of the data, for the report.
-      split: of the scans.
-      own: whether they are a split of the run's own data.
-      lines: what a person should know of them.
-    """
-
-    source: Scans
-    groups: tuple[Group, ...]
-    truth: Int[np.ndarray, "scans"]
-    name: str
-    split: str
-    own: bool
-    lines: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -85,7 +54,8 @@ def open_labelled(folder: Path, config: EvaluateConfig) -> Labelled:
     root = Path(config.data)
     if config.manifest is not None or is_prepared(root):
         return _open_with_splits(folder, config, own=False)
-    return _open_folder(root, parse_groups(config.labels), config)
+    task = read_run_config(folder).task
+    return _open_folder(root, parse_groups(config.labels, task), config, task)
 
 
 def is_own(folder: Path, data: str | None) -> bool:
@@ -96,28 +66,31 @@ def is_own(folder: Path, data: str | None) -> bool:
     return Path(data).resolve() == Path(own).resolve()
 
 
-def parse_groups(text: str | None) -> tuple[Group, ...]:
+def parse_groups(text: str | None, task: Task) -> tuple[Group, ...]:
     """`AMD:CNV+DRUSEN,HEALTHY:NORMAL` as groups; the classes not named are groups of their own.
 
     Raises:
       UserError: not of this form, no such class, or a class that is named twice.
     """
+    names = {name.casefold(): name for name in task.classes}
     groups: list[Group] = []
     for part in text.split(",") if text else ():
         name, _, members = part.partition(":")
-        name, classes = name.strip(), tuple(one.strip().upper() for one in members.split("+"))
-        if not name or not set(classes) <= set(CLASSES):
+        name, spelt = name.strip(), [member.strip().casefold() for member in members.split("+")]
+        if not name or not set(spelt) <= set(names):
             raise UserError(
-                f"labels={text}: write FOLDER:CLASS+CLASS,... with the classes {', '.join(CLASSES)}"
+                f"labels={text}: write FOLDER:CLASS+CLASS,... with the classes"
+                f" {', '.join(task.classes)}"
             )
-        if name.upper() in CLASSES or name.casefold() in _RESERVED:
+        classes = tuple(names[member] for member in spelt)
+        if name.casefold() in names or name.casefold() in _RESERVED:
             raise UserError(f"labels={text}: {name} is a class or the name of a figure already")
         groups.append(Group(name, classes))
     named = [member for group in groups for member in group.classes]
     folders = [group.name.casefold() for group in groups]
     if len(named) != len(set(named)) or len(folders) != len(set(folders)):
         raise UserError(f"labels={text}: name each folder once, and each class in one folder only")
-    rest = [Group(name, (name,)) for name in CLASSES if name not in named]
+    rest = [group for group in plain_groups(task) if group.name not in named]
     return tuple(groups + rest)
 
 
@@ -184,8 +157,10 @@ def _open_with_splits(folder: Path, config: EvaluateConfig, *, own: bool) -> Lab
     data = settings["data"] if is_own(folder, config.data) else str(config.data)
     given = None if config.manifest is None else Path(config.manifest)
     manifest = folder / "manifest.csv" if own else given
+    task = read_run_config(folder).task
     opened = open_data(
         data,
+        task=task,
         manifest=manifest,
         on_bad_scan=config.on_bad_scan,
         seed=settings["seed"],
@@ -195,15 +170,21 @@ def _open_with_splits(folder: Path, config: EvaluateConfig, *, own: bool) -> Lab
     source = opened if split == "all" else opened.select(split)
     if not len(source):
         raise UserError(f"{data}: has no scans in the {split} split; say split=... or data=...")
-    groups = tuple(Group(name, (name,)) for name in CLASSES)
-    return Labelled(source, groups, source.labels, data, split, own, tuple(opened.lines))
+    groups = plain_groups(task)
+    return Labelled(source, groups, source.labels, data, split, own, tuple(opened.lines), task)
 
 
-def _open_folder(root: Path, groups: tuple[Group, ...], config: EvaluateConfig) -> Labelled:
+def _open_folder(
+    root: Path, groups: tuple[Group, ...], config: EvaluateConfig, task: Task
+) -> Labelled:
     """Another folder: whatever classes and labels it has, all of it or its official split."""
-    others = [group.name for group in groups if group.name not in CLASSES]
+    others = [group.name for group in groups if group.name not in task.classes]
     listing = list_scans(
-        root, on_bad_scan=config.on_bad_scan, require_all_classes=False, other_labels=others
+        root,
+        task=task,
+        on_bad_scan=config.on_bad_scan,
+        require_all_classes=False,
+        other_labels=others,
     )
     split: Literal["test", "val", "calibration", "all"] = config.split or "all"
     if split in ("test", "val") and not listing.official:

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oct_jax.decision.outliers import fit_outliers
-from oct_jax.decision.referral import TIERS, URGENT, refer, urgency, urgent_threshold
+from oct_jax.decision.referral import refer, urgency, urgent_threshold
 from oct_jax.decision.rule import decide, fit_rule
 from oct_jax.model.inference import Outputs
+from oct_jax.task import KERMANY
 from oct_jax.types import CLASSES, UserError
 
 
@@ -33,8 +34,8 @@ def test_calibration_scans_reach_what_was_asked():
     covered = found.sets[np.arange(len(labels)), labels]
     for label in range(4):
         assert covered[labels == label].mean() >= 0.85
-    urgent = urgency(found.probabilities) >= rule.urgent_threshold
-    assert urgent[URGENT[labels]].mean() >= 0.95
+    urgent = urgency(found.probabilities, KERMANY) >= rule.urgent_threshold
+    assert urgent[np.array(KERMANY.urgent)[labels]].mean() >= 0.95
     assert (found.outlier_scores > 1).mean() <= 0.05
 
 
@@ -72,8 +73,8 @@ members = st.lists(st.booleans(), min_size=4, max_size=4)
 
 @given(members, st.booleans(), st.booleans())
 def test_referral_is_the_one_tier_of_the_set_or_deferral(row, urgent, outlier):
-    (said,) = refer(np.array([row]), np.array([urgent]), np.array([outlier]))
-    tiers = {TIERS[name] for name, inside in zip(CLASSES, row, strict=True) if inside}
+    (said,) = refer(np.array([row]), np.array([urgent]), np.array([outlier]), KERMANY)
+    tiers = {KERMANY.tier_of(name) for name, inside in zip(CLASSES, row, strict=True) if inside}
     if said == "defer":
         assert outlier or len(tiers) != 1 or (urgent and tiers != {"urgent"})
     else:
@@ -85,7 +86,7 @@ def test_referral_is_the_one_tier_of_the_set_or_deferral(row, urgent, outlier):
 def test_the_urgent_threshold_finds_what_it_promises(seed, sensitivity):
     rng = np.random.default_rng(seed)
     labels, scores = rng.integers(0, 4, 50), rng.uniform(size=50)
-    threshold = urgent_threshold(scores, labels, sensitivity)
-    if URGENT[labels].any():
-        assert (scores[URGENT[labels]] >= threshold).mean() >= sensitivity - 1e-9
-    assert urgent_threshold(scores, np.full(50, 3), sensitivity) == 0
+    threshold = urgent_threshold(scores, labels, sensitivity, KERMANY)
+    if np.array(KERMANY.urgent)[labels].any():
+        assert (scores[np.array(KERMANY.urgent)[labels]] >= threshold).mean() >= sensitivity - 1e-9
+    assert urgent_threshold(scores, np.full(50, 3), sensitivity, KERMANY) == 0

@@ -12,6 +12,7 @@ from test_rule import fitted, outputs_of
 from oct_jax.data.phantom import phantom_scans
 from oct_jax.decision.rule import decide
 from oct_jax.decision.storage import read_rule, write_rule
+from oct_jax.task import BUILT_IN, to_json
 from oct_jax.types import UserError
 
 
@@ -80,9 +81,9 @@ def stage(tmp_path):
         {"outlier_rate": -0.1},
         {"model": "../../etc"},
         {"model": 3},
-        {"classes": ["CNV", "DME", "NORMAL", "DRUSEN"]},
-        {"classes": ["CNV", "DME", "DRUSEN", "NORMAL", "ERM"]},
-        {"classes": []},
+        {"task": to_json(BUILT_IN["octdl"])},
+        {"task": {"name": "x", "source": "", "classes": []}},
+        {"task": []},
         {"fitted_on": []},
         {"fitted_on": {"scans": 3}},
         {"fitted_on": {"scans": {"CNV": -1}}},

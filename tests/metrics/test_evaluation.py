@@ -7,12 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oct_jax.data.folder import scans_in_files
 from oct_jax.data.manifest import Record
 from oct_jax.decision.outliers import fit_outliers
 from oct_jax.decision.rule import fit_rule
-from oct_jax.metrics.evaluation import appraise, parse_prevalence, tier_of, to_groups
+from oct_jax.metrics.evaluation import appraise, parse_prevalence, to_groups
+from oct_jax.metrics.groups import Group, Labelled, tier_of
 from oct_jax.model.inference import Outputs
-from oct_jax.runs.scans import Group, Labelled, parse_groups
+from oct_jax.runs.scans import parse_groups
+from oct_jax.task import KERMANY
 from oct_jax.types import CLASSES, UserError
 
 
@@ -101,7 +104,7 @@ def test_broken_logits_are_told(broken):
 
 
 def test_a_binary_folder_is_judged_by_the_sum_of_its_classes():
-    groups = parse_groups("ABNORMAL:CNV+DME+DRUSEN,HEALTHY:NORMAL")
+    groups = parse_groups("ABNORMAL:CNV+DME+DRUSEN,HEALTHY:NORMAL", KERMANY)
     assert [group.name for group in groups] == ["ABNORMAL", "HEALTHY"]
     classes = np.arange(80) % 4
     truth = (classes == 3).astype(int)
@@ -114,7 +117,7 @@ def test_a_binary_folder_is_judged_by_the_sum_of_its_classes():
     assert said["weighted error"] is None  # ABNORMAL is of several tiers
     assert "urgent sensitivity" not in said
     assert found.report["calibration"] is None
-    assert tier_of(groups[0]) is None
+    assert tier_of(groups[0], KERMANY) is None
 
 
 @given(st.permutations(range(4)), st.integers(0, 99))
@@ -122,7 +125,7 @@ def test_groups_share_out_all_probability(order, seed):
     probabilities = np.random.default_rng(seed).dirichlet(np.ones(4), 5)
     names = [CLASSES[index] for index in order]
     groups = (Group("a", tuple(names[:2])), Group("b", (names[2],)), Group("c", (names[3],)))
-    np.testing.assert_allclose(to_groups(probabilities, groups).sum(1), 1)
+    np.testing.assert_allclose(to_groups(probabilities, groups, KERMANY).sum(1), 1)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +144,7 @@ def test_groups_share_out_all_probability(order, seed):
 )
 def test_labels_that_are_not_understood(text):
     with pytest.raises(UserError, match="labels="):
-        parse_groups(text)
+        parse_groups(text, KERMANY)
 
 
 @pytest.mark.parametrize(
@@ -150,12 +153,12 @@ def test_labels_that_are_not_understood(text):
 )
 def test_prevalences_that_are_not_understood(text):
     with pytest.raises(UserError, match="prevalence="):
-        parse_prevalence(text)
+        parse_prevalence(text, KERMANY)
 
 
 def test_normal_is_what_is_left():
-    shares = parse_prevalence("cnv:0.05,DME:0.15")
-    assert parse_prevalence("CNV:0.33,DME:0.56,DRUSEN:0.11")["NORMAL"] == 0
+    shares = parse_prevalence("cnv:0.05,DME:0.15", KERMANY)
+    assert parse_prevalence("CNV:0.33,DME:0.56,DRUSEN:0.11", KERMANY)["NORMAL"] == 0
     assert shares == pytest.approx({"CNV": 0.05, "DME": 0.15, "DRUSEN": 0.0, "NORMAL": 0.8})
 
 
@@ -181,7 +184,7 @@ def test_scans_that_name_no_patient_are_counted():
 
 
 def test_a_group_of_several_classes_has_no_simple_sampling_range():
-    groups = parse_groups("AMD:CNV+DRUSEN")
+    groups = parse_groups("AMD:CNV+DRUSEN", KERMANY)
     classes = np.arange(80) % 4
     truth = np.array([0 if CLASSES[one] in ("CNV", "DRUSEN") else one // 2 + 1 for one in classes])
     report = appraise(outputs_of(1, classes), rule_of(), labelled_of(truth, groups)).report

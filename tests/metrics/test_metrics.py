@@ -13,6 +13,7 @@ from oct_jax.metrics.classification import (
     risk_coverage,
     weighted_error,
 )
+from oct_jax.task import KERMANY
 from oct_jax.types import CLASSES
 
 TIERS = ("urgent", "urgent", "routine", "observe")
@@ -89,13 +90,16 @@ def test_one_class_gives_what_it_defines():
 
 def test_missing_an_urgent_patient_weighs_most():
     def error(true, said):
-        return weighted_error(np.eye(4)[[said]], np.array([true]), TIERS)
+        return weighted_error(np.eye(4)[[said]], np.array([true]), TIERS, KERMANY)
 
     assert error(0, 0) == 0
     assert error(0, 3) == 1
     assert error(0, 3) > error(0, 2) > error(0, 1) > 0
     assert error(3, 0) < error(0, 3)
-    assert weighted_error(np.eye(4), np.arange(4), ("urgent", None, "routine", "observe")) is None
+    assert (
+        weighted_error(np.eye(4), np.arange(4), ("urgent", None, "routine", "observe"), KERMANY)
+        is None
+    )
 
 
 @given(classified(least=3), st.integers(1, 20), st.integers(0, 50))

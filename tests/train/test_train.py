@@ -1,6 +1,5 @@
 """Training as a function of values: no folder, no console, callbacks, an optimizer of one's own."""
 
-import dataclasses
 from dataclasses import dataclass
 
 import jax
@@ -9,8 +8,8 @@ import optax
 import pytest
 from toy_model import ToyModel
 
-from oct_jax.data.manifest import Record
 from oct_jax.data.preprocess import Preprocess
+from oct_jax.data.scans import from_arrays
 from oct_jax.data.strengths import Augment
 from oct_jax.train.callbacks import Callback
 from oct_jax.train.loop import train
@@ -18,7 +17,7 @@ from oct_jax.train.settings import finetune, frozen
 from oct_jax.types import UserError
 
 PREPROCESS = Preprocess(size=16, mean=(0.5,) * 3, std=(0.5,) * 3)
-SMALL = {"batch_size": 8, "threads": 1, "augment": Augment(rotation=0, zoom=0, shift=0)}
+SMALL = {"batch_size": 8, "threads": 1, "augment": Augment(amount=0)}
 
 
 @dataclass(frozen=True)
@@ -34,46 +33,13 @@ class ToyConfig:
         return variables, self
 
 
-@dataclass(frozen=True)
-class BrightScans:
-    """Scans whose class is their brightness; every fourth is for validation."""
-
-    records: tuple[Record, ...]
-
-    def __len__(self):
-        return len(self.records)
-
-    @property
-    def labels(self):
-        return np.array([int(record.path) % 4 for record in self.records], np.int32)
-
-    def read(self, index):
-        number = int(self.records[index].path)
-        noise = np.random.default_rng(number).integers(0, 20, (20, 20))
-        return (noise + 60 * (number % 4)).astype(np.uint8)
-
-    def select(self, split):
-        return BrightScans(tuple(r for r in self.records if r.split == split))
-
-
 def scans(count=64):
-    fields = {field.name: "" for field in dataclasses.fields(Record)}
-    records = [
-        Record(
-            **{
-                **fields,
-                "path": str(number),
-                "label": ("CNV", "DME", "DRUSEN", "NORMAL")[number % 4],
-                "patient": str(number),
-                "split": "val" if number % 16 < 4 else "train",
-                "width": 20,
-                "height": 20,
-                "bytes": 1,
-            }
-        )
-        for number in range(count)
-    ]
-    return BrightScans(tuple(records))
+    """Scans whose class is their brightness; every fourth is for validation."""
+    rng = np.random.default_rng(0)
+    labels = [number % 4 for number in range(count)]
+    images = [(rng.integers(0, 20, (20, 20)) + 60 * label).astype(np.uint8) for label in labels]
+    splits = ["val" if number % 16 < 4 else "train" for number in range(count)]
+    return from_arrays(images, labels, splits=splits)
 
 
 class Listener(Callback):
@@ -162,6 +128,11 @@ def test_an_optimizer_of_ones_own_stands_in():
 
 def test_a_class_without_training_scans_is_refused():
     config = ToyConfig()
-    three = BrightScans(tuple(r for r in scans().records if r.label != "CNV"))
+    whole = scans()
+    three = from_arrays(
+        [whole.read(index) for index in range(len(whole)) if whole.labels[index]],
+        [label for label in whole.labels if label],
+        splits=[r.split for r in whole.records if r.label != "CNV"],
+    )
     with pytest.raises(UserError, match="1 of 4 classes have no training scans"):
         train(config, config.build().init(0), three, PREPROCESS, frozen(**SMALL))

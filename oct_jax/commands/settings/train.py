@@ -30,6 +30,7 @@ RUN_WIDE = (
     "data",
     "manifest",
     "on_bad_scan",
+    "task",
     "phantom_patients",
     "backbone",
     "weights",
@@ -55,6 +56,12 @@ class TrainConfig:
         default="phantom",
         validator=not_empty,
         doc="a folder of scans, or phantom: synthetic scans made by the package",
+    )
+    task: str = chz.field(
+        default="kermany",
+        validator=not_empty,
+        doc="the classes: kermany, octdl, srinivasan, neh, octid, oct_c8, folders (the names of the"
+        " class folders), or a TOML file of your own",
     )
     manifest: str | None = chz.field(
         default=None,

@@ -21,7 +21,8 @@ function refer(rule, labels, probabilities, outlierScore) {
   if (urgent >= rule.urgent_threshold) tiers.add("urgent");
   const outlier = outlierScore !== undefined && outlierScore.data[0] > 1;
   const sure = members.length > 0 && tiers.size === 1 && !outlier;
-  return sure ? [...tiers][0] : "defer";
+  if (labels.every((name) => rule.tiers[name] === null)) return null; // classified, not referred
+  return (sure && [...tiers][0]) || "defer"; // a class without a tier is deferred
 }
 
 async function main() {

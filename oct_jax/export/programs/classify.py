@@ -48,5 +48,7 @@ if rule["calibrated"]:
         tiers.add("urgent")
     outlier = "outlier_score" in outputs and float(outputs["outlier_score"][0]) > 1
     sure = members and len(tiers) == 1 and not outlier
-    answer["referral"] = tiers.pop() if sure else "defer"
+    answer["referral"] = (tiers.pop() if sure else None) or "defer"
+    if not any(rule["tiers"].values()):
+        answer["referral"] = None  # this task is classified, not referred
 print(json.dumps(answer))
