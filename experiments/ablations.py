@@ -96,12 +96,20 @@ COMPARISONS = (
             rate("1e-5"),
             Arm(
                 "rate-1e-5-long",
-                "1e-5 for 15 epochs, the package's default",
+                "1e-5 for 15 epochs",
                 finetune={"learning_rate": "1e-5", "epochs": "15"},
             ),
             rate("1e-4"),
             rate("3e-4"),
             rate("3e-3"),
+        ),
+    ),
+    Comparison(
+        "Clipping of the gradient's norm, at 3e-4",
+        "at 1, the default",
+        (
+            rate("3e-4"),
+            Arm("unclipped", "none", finetune={"learning_rate": "3e-4", "clip_norm": "0"}),
         ),
     ),
     Comparison(

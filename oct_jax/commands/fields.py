@@ -42,7 +42,9 @@ def inside(low: float, high: float) -> Callable[[Any, str], None]:
 def _check(holds: Callable[[float], bool], words: str) -> Callable[[Any, str], None]:
     def validate(config: Any, name: str) -> None:
         value = getattr(config, name)
-        if value is not None and not (-math.inf < value < math.inf and holds(value)):
+        if value is None or isinstance(value, str):
+            return  # a word such as auto, which the type allows
+        if not (-math.inf < value < math.inf and holds(value)):
             raise UserError(f"{name.removeprefix('X_')}={value}: must be {words}")
 
     return validate

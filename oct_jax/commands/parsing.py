@@ -176,7 +176,8 @@ def _refuse_odd_number(name: str, value: str, key: Key) -> None:
     kinds = {key.type, *typing.get_args(key.type)}
     pattern = _FLOAT if float in kinds else _INTEGER if int in kinds else None
     none = value == "None" and type(None) in kinds
-    if pattern is not None and not none and not pattern.fullmatch(value):
+    word = any(value in typing.get_args(kind) for kind in kinds)
+    if pattern is not None and not (none or word) and not pattern.fullmatch(value):
         raise UserError(f"{name}={_short(value)}: must be {key.choices}, in plain digits")
 
 

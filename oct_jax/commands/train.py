@@ -148,11 +148,12 @@ def stage_settings(config: TrainConfig) -> StageSettings:
     return StageSettings(
         stage=config.stage,
         epochs=config.total_epochs,
-        learning_rate=config.peak_learning_rate,
+        learning_rate=None if config.learning_rate == "auto" else config.learning_rate,
         batch_size=config.batch_size,
         accumulate=config.accumulate,
         schedule=config.schedule,
         warmup_epochs=config.warmup_epochs,
+        clip_norm=config.clip_norm,
         weight_decay=config.weight_decay,
         class_weights=config.class_weights,
         label_smoothing=config.label_smoothing,

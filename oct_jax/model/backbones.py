@@ -41,8 +41,14 @@ def config_class(name: str) -> Any:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"backbone={name}: cannot be imported ({error})") from error
-    if not (dataclasses.is_dataclass(found) and hasattr(found, "build") and hasattr(found, "fold")):
-        raise UserError(f"backbone={name}: is no ModelConfig of oct_jax.model.protocol")
+    missing = [part for part in ("build", "fold") if not hasattr(found, part)]
+    if name != DEFAULT and not hasattr(found, "load"):
+        missing.append("load")
+    if not dataclasses.is_dataclass(found) or missing:
+        raise UserError(
+            f"backbone={name}: is no ModelConfig of oct_jax.model.protocol"
+            f" (it must be a dataclass with build, fold and load); see docs/backbones.md"
+        )
     return found
 
 

@@ -145,6 +145,19 @@ class ModelConfig(Protocol):
     def __hash__(self) -> int: ...
 
 
+class LoadableConfig(ModelConfig, Protocol):
+    """A `ModelConfig` that `backbone=MODULE:CLASS` may name: it also has first variables."""
+
+    @classmethod
+    def load(cls, spec: str, *, num_classes: int, seed: int) -> "Pretrained":
+        """First variables as `weights=` names them.
+
+        Raises:
+          UserError: there are none of this name.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Pretrained:
     """Variables, the model that they fit, and what they want of its input.
@@ -180,8 +193,10 @@ def path_name(path: tuple[jax.tree_util.DictKey, ...]) -> str:
 def initial(path: str, shape: tuple[int, ...], seed: int) -> Array:
     """One fresh leaf: He et al. 2015 by fan-out for convolutions, N(0, 0.01^2) for the head.
 
-    Drawn by NumPy from the seed and the leaf's own path. The module's initialisers would say the
-    same, but XLA compiles each of their sixty draws: 12 s before the first step.
+    Drawn by NumPy from the seed and the leaf's own path: of the module's own initialisers XLA
+    compiles each of their sixty draws, 12 s before the first step. The fan-out of a depthwise
+    kernel is rows times columns, as PyTorch counts it; the module's initialisers count all channels
+    as well, so their deviation is smaller by the square root of that number.
     """
     *_, name = path.split("/")
     if name in ("scale", "var", "gamma", "moving_variance"):

@@ -28,7 +28,7 @@ import jax
 from msgspec import Meta, Struct
 
 from oct_jax.commands.parsing import flatten, parse
-from oct_jax.commands.settings import FREE_ON_RESUME, RUN_WIDE, TrainConfig
+from oct_jax.commands.settings import FREE_ON_RESUME, REFERENCE, RUN_WIDE, TrainConfig
 from oct_jax.data.datasets import PHANTOM
 from oct_jax.data.manifest import Record, write_manifest
 from oct_jax.data.preprocess import Preprocess
@@ -81,6 +81,7 @@ class _StoredSettings(Struct):
     width: Positive = 1.0
     image_size: Annotated[int, Meta(ge=32, le=8192)] = 224
     resize: Resize = "squash"
+    protocol: Literal["default", "reference"] = "default"
 
 
 def write_run_config(folder: Path, run: RunConfig) -> None:
@@ -110,8 +111,8 @@ def read_run_config(folder: Path) -> RunConfig:
         )
     remedy = "restore the file, or train another run"
     stored: _StoredRun = read_json(path, _StoredRun, remedy=remedy)
-    # Runs made before there was a choice do not name their backbone.
-    settings = {"backbone": DEFAULT} | stored.settings
+    # Runs made before there was a choice name neither backbone nor protocol.
+    settings = {"backbone": DEFAULT, "protocol": "default"} | stored.settings
     checked: _StoredSettings = convert(settings, _StoredSettings, f"{path}: settings")
     return RunConfig(
         settings=settings,
@@ -133,7 +134,7 @@ def read_settings(words: Sequence[str]) -> TrainConfig:
     """
     config = _with_whole_paths(parse(TrainConfig, words, {}))
     if config.stage == "frozen":
-        return config
+        return _keep_protocol(config, words, {})
     folder = Path(config.run)
     fixed = read_run_config(folder).settings
     # With another stage's rules the same words must still be right, so they are read again.
@@ -143,6 +144,23 @@ def read_settings(words: Sequence[str]) -> TrainConfig:
             raise UserError(
                 f"{name}={getattr(config, name)}: the frozen stage of {folder} fixed"
                 f" {name}={fixed[name]}; leave it out, or start another run"
+            )
+    return _keep_protocol(config, words, fixed)
+
+
+def _keep_protocol(
+    config: TrainConfig, words: Sequence[str], fixed: Mapping[str, Any]
+) -> TrainConfig:
+    """The settings with those of `protocol=reference`, which none of the words may contradict."""
+    if config.protocol != "reference":
+        return config
+    reference = REFERENCE[config.stage]
+    config = _with_whole_paths(parse(TrainConfig, words, {**fixed, **reference}))
+    for name, value in flatten(config).items():
+        if value != reference.get(name, value):
+            raise UserError(
+                f"{name}={value}: protocol=reference fixes {name}={reference[name]};"
+                " leave out one of the two"
             )
     return config
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -88,16 +89,23 @@ class Reporter(Callback):
         )
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
-        """Keeps one epoch's row and shows it."""
-        row = dataclasses.asdict(metrics)
+        """Keeps one epoch's row and shows it; what is not a number is null there."""
+        row = {
+            name: None if math.isnan(value) else value
+            for name, value in dataclasses.asdict(metrics).items()
+        }
         self.rows.append(row)
         self._write()
         for name, value in row.items():
-            self._events.add_scalar(name, value, row["step"])
+            if value is not None:
+                self._events.add_scalar(name, value, row["step"])
         if not self._header_shown:
             self._print(heading for heading, _ in _COLUMNS.values())
             self._header_shown = True
-        self._print(f"{row[name]:{form}}" for name, (_, form) in _COLUMNS.items())
+        self._print(
+            "-" if row[name] is None else f"{row[name]:{form}}"
+            for name, (_, form) in _COLUMNS.items()
+        )
 
     def on_message(self, line: str) -> None:
         """Shows a line."""

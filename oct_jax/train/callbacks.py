@@ -12,8 +12,8 @@ class StepReport:
     Attributes:
       step: finished steps of the stage.
       total_steps: of the stage.
-      loss: mean training loss of the epoch so far.
-      accuracy: mean training accuracy of the epoch so far, in [0, 1].
+      loss: mean training loss of the epoch so far; nan where all of its steps were skipped.
+      accuracy: mean training accuracy of the epoch so far, in [0, 1]; nan likewise.
     """
 
     step: int
@@ -29,8 +29,8 @@ class EpochMetrics:
     Attributes:
       epoch: 1 for the first.
       step: finished steps of the stage.
-      loss: mean training loss, class-weighted and smoothed.
-      accuracy: on the augmented training scans, in [0, 1].
+      loss: mean training loss, class-weighted and smoothed; nan where all steps were skipped.
+      accuracy: on the augmented training scans, in [0, 1]; nan likewise.
       val_loss: unweighted cross-entropy of the validation scans.
       val_accuracy: in [0, 1].
       val_balanced_accuracy: mean recall of the classes, in [0, 1].

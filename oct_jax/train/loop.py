@@ -29,9 +29,14 @@ from oct_jax.model.protocol import ModelConfig, Variables, build
 from oct_jax.train.callbacks import Callback, EpochMetrics, StepReport
 from oct_jax.train.feeds import Feed, feature_feed, image_feed
 from oct_jax.train.loss import class_weights
-from oct_jax.train.optimizer import learning_rate_schedule, make_optimizer
+from oct_jax.train.optimizer import (
+    describe_learning_rate,
+    learning_rate_schedule,
+    make_optimizer,
+    peak_learning_rate,
+)
 from oct_jax.train.precision import has_failed
-from oct_jax.train.scoring import is_best
+from oct_jax.train.scoring import at_chance, is_best
 from oct_jax.train.settings import StageSettings
 from oct_jax.train.step import (
     StepRules,
@@ -230,8 +235,11 @@ class _Stage:
     feed: Feed
 
     def steps_until(self, epoch: int) -> int:
-        """Steps after which every training scan has been drawn `epoch` times."""
-        return math.ceil(epoch * len(self.labels) / self.settings.batch_size)
+        """Steps after which every training scan has been drawn `epoch` times; one an epoch at least.
+
+        Where a batch has more scans than there are, an epoch draws some of them again.
+        """
+        return max(epoch, math.ceil(epoch * len(self.labels) / self.settings.batch_size))
 
     @property
     def total_steps(self) -> int:
@@ -253,8 +261,10 @@ def _run_epochs(
     hear of it. A kill between any two repeats work that gives the same files again.
     """
     settings, batches = stage.settings, stage.feed.batches
-    schedule = learning_rate_schedule(settings, len(stage.labels) / settings.batch_size)
-    optimizer = optimizer or make_optimizer(settings, schedule)
+    schedule = learning_rate_schedule(settings, stage.total_steps)
+    if optimizer is None:
+        optimizer = make_optimizer(settings, schedule)
+        _tell(callbacks, describe_learning_rate(settings, stage.total_steps))
     step_function = _compile_step(stage, optimizer)
     mesh = data_mesh()
     key = run_key(settings.seed, mesh)
@@ -303,6 +313,8 @@ def _run_epochs(
             best = Variables(state.params, state.stats)
             checkpoints.save_best(step, best, dataclasses.asdict(metrics))
         checkpoints.save_last(step, state, batches, meta)
+        if _has_collapsed(metrics, stage) and not any(_has_collapsed(m, stage) for m in history):
+            _tell(callbacks, _describe_collapse(metrics, stage))
         history.append(metrics)
         # A list: all are told, also where the first already wants to stop.
         wishes = [callback.on_epoch(metrics) for callback in callbacks]
@@ -333,11 +345,31 @@ def _look(state: TrainState, stage: _Stage, callbacks: Sequence[Callback]) -> No
         raise UserError(
             f"{settings.stage}: the loss is not finite near step {step} ({settings.precision},"
             f" {int(state.loss_scale.skipped)} steps skipped); lower learning_rate"
-            f" ({settings.learning_rate:g}) or use precision=float32"
+            f" ({peak_learning_rate(settings, stage.total_steps):g}) or use precision=float32"
         )
     report = StepReport(step, stage.total_steps, *_means(state))
     for callback in callbacks:
         callback.on_step(report)
+
+
+def _has_collapsed(metrics: EpochMetrics, stage: _Stage) -> bool:
+    """Whether the network is still, or again, at chance after a third of the epochs."""
+    if metrics.epoch <= stage.settings.epochs / 3:
+        return False
+    classes = build(stage.model).num_classes
+    return at_chance(metrics.val_balanced_accuracy, classes=classes, scans=stage.val_scans)
+
+
+def _describe_collapse(metrics: EpochMetrics, stage: _Stage) -> str:
+    settings = stage.settings
+    peak = peak_learning_rate(settings, stage.total_steps)
+    return (
+        f"warning: {settings.stage}: validation is at chance (balanced accuracy"
+        f" {metrics.val_balanced_accuracy:.2f}) after epoch {metrics.epoch} of {settings.epochs}:"
+        f" the network collapsed or has learnt nothing; train this stage anew with a lower"
+        f" learning_rate (it is {peak:.2g}) or more warmup_epochs, and if the training loss never"
+        " fell, check the labels"
+    )
 
 
 def _tell(callbacks: Sequence[Callback], line: str) -> None:
@@ -346,6 +378,6 @@ def _tell(callbacks: Sequence[Callback], line: str) -> None:
 
 
 def _means(state: TrainState) -> tuple[float, float]:
-    """Mean loss and accuracy of the epoch so far."""
-    scans = max(int(state.totals.scans), 1)
+    """Mean loss and accuracy of the epoch so far; nan where all of its steps were skipped."""
+    scans = int(state.totals.scans) or math.nan
     return float(state.totals.loss) / scans, int(state.totals.correct) / scans

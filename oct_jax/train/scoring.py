@@ -34,6 +34,18 @@ def is_best(balanced_accuracy: float, highest: float, scans: int) -> bool:
     return balanced_accuracy >= highest - math.sqrt(likely * (1 - likely) / (scans + 4))
 
 
+def at_chance(balanced_accuracy: float, *, classes: int, scans: int) -> bool:
+    """Whether a network is no better than a guess: within a standard error of 1 / classes.
+
+    Args:
+      balanced_accuracy: in [0, 1].
+      classes: number of classes.
+      scans: that the accuracy was measured on.
+    """
+    chance = 1 / classes
+    return balanced_accuracy <= chance + math.sqrt(chance * (1 - chance) / scans)
+
+
 def score(
     model: ModelConfig,
     variables: Variables,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -21,11 +22,15 @@ class StageSettings:
     Attributes:
       stage: `frozen`, the head alone learns; `finetune`, all of the network does.
       epochs: passes over the training scans.
-      learning_rate: the highest, after warm-up.
+      learning_rate: the highest, after warm-up; None: by the number of steps, see
+        `oct_jax.train.optimizer.automatic_learning_rate`.
       batch_size: scans in a step, over all devices and processes.
       accumulate: micro-batches whose gradients one step averages; divides `batch_size`.
       schedule: after warm-up: cosine to 0, or constant.
-      warmup_epochs: epochs of linear warm-up from 0.
+      warmup_epochs: epochs of linear warm-up from 0, at least 30 steps or a quarter of the stage;
+        0: none.
+      clip_norm: largest global norm of the gradient of the trained parameters, to which a larger
+        one is scaled down; 0: no clipping.
       weight_decay: AdamW's decay of kernels.
       class_weights: `balanced`, each class weighs N / (K n_c) in the loss; or `none`.
       label_smoothing: share of the target that is spread over all classes, in [0, 1).
@@ -48,11 +53,12 @@ class StageSettings:
 
     stage: StageName
     epochs: int
-    learning_rate: float
+    learning_rate: float | None = None
     batch_size: int = 32
     accumulate: int = 1
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_epochs: float = 1.0
+    clip_norm: float = 1.0
     weight_decay: float = 1e-4
     class_weights: Literal["balanced", "none"] = "balanced"
     label_smoothing: float = 0.1
@@ -74,6 +80,10 @@ class StageSettings:
             raise UserError(
                 f"accumulate={self.accumulate}: must divide batch_size={self.batch_size}"
             )
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise UserError(f"learning_rate={self.learning_rate}: must be above 0, or None")
+        if not 0 <= self.clip_norm < math.inf:
+            raise UserError(f"clip_norm={self.clip_norm}: must be at least 0")
         if self.stage == "finetune" and self.cache_features:
             raise UserError("cache_features: features change while the backbone is trained")
         if self.stage == "frozen" and self.update_statistics:
@@ -84,12 +94,12 @@ class StageSettings:
         return dataclasses.replace(self, **changes)
 
 
-def frozen(*, epochs: int = 10, learning_rate: float = 3e-3, **settings: Any) -> StageSettings:
+def frozen(*, epochs: int = 10, **settings: Any) -> StageSettings:
     """The first stage: the head learns on features that are computed once."""
     settings = {"cache_features": True} | settings
-    return StageSettings(stage="frozen", epochs=epochs, learning_rate=learning_rate, **settings)
+    return StageSettings(stage="frozen", epochs=epochs, **settings)
 
 
-def finetune(*, epochs: int = 15, learning_rate: float = 3e-4, **settings: Any) -> StageSettings:
-    """The second stage: end to end. The rate is for some hundred scans; on 84,000 give 1e-5."""
-    return StageSettings(stage="finetune", epochs=epochs, learning_rate=learning_rate, **settings)
+def finetune(*, epochs: int = 15, **settings: Any) -> StageSettings:
+    """The second stage: end to end, at a learning rate that suits the number of steps."""
+    return StageSettings(stage="finetune", epochs=epochs, **settings)

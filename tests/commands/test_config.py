@@ -1,7 +1,5 @@
 """Settings: what is understood, what is refused, and in which words."""
 
-import math
-
 import chz
 import pytest
 from hypothesis import given
@@ -129,4 +127,4 @@ def test_settings_do_not_change():
     config = read("stage=frozen")
     with pytest.raises(Exception, match="Cannot modify"):
         config.seed = 1
-    assert math.isclose(config.peak_learning_rate, 3e-3)
+    assert config.learning_rate == "auto"

@@ -91,6 +91,10 @@ def test_a_run_without_a_named_backbone_is_a_mobilenet(tmp_path):
         ("no_such_module:A", "backbone=no_such_module:A: cannot be imported"),
         ("oct_jax.model.vit:None", "backbone=oct_jax.model.vit:None: cannot be imported"),
         ("oct_jax.model.vit:Block", "backbone=oct_jax.model.vit:Block: is no ModelConfig"),
+        (
+            "oct_jax.model.mobilenet_v3:MobileNetV3Config",
+            "build, fold and load); see docs/backbones",
+        ),
     ],
 )
 def test_an_unknown_backbone_is_told(name, line):

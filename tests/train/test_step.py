@@ -12,9 +12,9 @@ import optax
 import pytest
 from toy_model import ToyModel
 
-from oct_jax.commands.settings import TrainConfig
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.train.optimizer import make_optimizer
+from oct_jax.train.settings import StageSettings
 from oct_jax.train.step import StepRules, initial_state, make_train_step
 
 PREPROCESS = Preprocess(size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -44,8 +44,8 @@ def rules_of(stage, **changes):
 def make(stage, model=MODEL, learning_rate=1e-2, **changes):
     rules = rules_of(stage, **changes)
     model = dataclasses.replace(model, dtype=rules.precision)
-    config = TrainConfig(stage=stage)
-    optimizer = make_optimizer(config, optax.constant_schedule(learning_rate))
+    settings = StageSettings(stage=stage, epochs=1)
+    optimizer = make_optimizer(settings, optax.constant_schedule(learning_rate))
     state = initial_state(model.init(0), optimizer, rules.precision)
     return jax.jit(make_train_step(model, PREPROCESS, optimizer, WEIGHTS, rules)), state
 

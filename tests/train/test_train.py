@@ -1,5 +1,6 @@
 """Training as a function of values: no folder, no console, callbacks, an optimizer of one's own."""
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -11,6 +12,8 @@ from toy_model import ToyModel
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.scans import from_arrays
 from oct_jax.data.strengths import Augment
+from oct_jax.model.protocol import Variables
+from oct_jax.train import precision
 from oct_jax.train.callbacks import Callback
 from oct_jax.train.loop import train
 from oct_jax.train.settings import finetune, frozen
@@ -44,7 +47,8 @@ def scans(count=64):
 
 class Listener(Callback):
     def __init__(self, stop_after=None):
-        self.started, self.steps, self.epochs, self.stop_after = [], [], [], stop_after
+        self.started, self.steps, self.epochs, self.lines = [], [], [], []
+        self.stop_after = stop_after
 
     def on_start(self, step, total_steps):
         self.started.append((step, total_steps))
@@ -55,6 +59,9 @@ class Listener(Callback):
     def on_epoch(self, metrics):
         self.epochs.append(metrics.epoch)
         return metrics.epoch == self.stop_after
+
+    def on_message(self, line):
+        self.lines.append((len(self.epochs), line))
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +143,52 @@ def test_a_class_without_training_scans_is_refused():
     )
     with pytest.raises(UserError, match="1 of 4 classes have no training scans"):
         train(config, config.build().init(0), three, PREPROCESS, frozen(**SMALL))
+
+
+def test_the_learning_rate_is_reported_with_its_reason(stages):
+    assert stages[3].lines == [(0, "learning_rate=0.02, as given")]
+
+
+def train_toy(settings, variables=None, **changes):
+    """A toy trained from its start, and what a callback was told."""
+    config, listener = ToyConfig(), Listener()
+    variables = variables or config.build().init(0)
+    result = train(config, variables, scans(**changes), PREPROCESS, settings, callbacks=[listener])
+    return variables, result, listener
+
+
+def test_a_network_at_chance_after_a_third_of_its_epochs_is_reported_once():
+    params, stats = ToyConfig().build().init(0)
+    blind = Variables(params | {"head": jax.tree.map(np.zeros_like, params["head"])}, stats)
+    settings = frozen(epochs=6, learning_rate=1e-12, **SMALL)
+    _, result, listener = train_toy(settings, blind)
+    assert {metrics.val_balanced_accuracy for metrics in result.history} == {0.25}
+    ((epochs_before, line),) = [message for message in listener.lines if "warning" in message[1]]
+    assert epochs_before == 2  # reported with the third, the first after a third of six
+    assert "at chance (balanced accuracy 0.25) after epoch 3 of 6" in line
+    assert "lower learning_rate (it is 1e-12) or more warmup_epochs" in line
+
+
+def test_an_epoch_whose_steps_were_all_skipped_has_no_loss(monkeypatch):
+    monkeypatch.setattr(precision, "INITIAL_SCALE", 2.0**60)  # overflows float16 on the way back
+    settings = finetune(epochs=2, learning_rate=0.02, precision="float16", **SMALL)
+    variables, result, _ = train_toy(settings)
+    assert [metrics.skipped for metrics in result.history] == [6, 12]
+    assert all(math.isnan(metrics.loss) for metrics in result.history)
+    assert all(math.isnan(metrics.accuracy) for metrics in result.history)
+    jax.tree.map(np.testing.assert_array_equal, result.variables.params, variables.params)
+
+
+def test_every_epoch_makes_a_step_where_a_batch_is_larger_than_the_set():
+    settings = frozen(epochs=3, **{**SMALL, "batch_size": 32})
+    _, result, _ = train_toy(settings, count=16)
+    assert [metrics.step for metrics in result.history] == [1, 2, 3]
+    assert all(metrics.loss > 0 for metrics in result.history)
+
+
+def test_clipping_leaves_frozen_leaves_bit_identical():
+    settings = frozen(epochs=2, learning_rate=0.05, clip_norm=1e-3, **SMALL)
+    variables, result, _ = train_toy(settings)
+    for before, after in zip(variables, result.variables, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, before["backbone"], after["backbone"])
+    assert (result.variables.params["head"]["kernel"] != variables.params["head"]["kernel"]).any()

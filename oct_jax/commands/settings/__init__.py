@@ -6,6 +6,7 @@ from oct_jax.commands.settings.explain import ExplainConfig, ExplainReportConfig
 from oct_jax.commands.settings.export import ExportConfig
 from oct_jax.commands.settings.train import (
     FREE_ON_RESUME,
+    REFERENCE,
     RUN_WIDE,
     AugmentSettings,
     TrainConfig,
@@ -13,6 +14,7 @@ from oct_jax.commands.settings.train import (
 
 __all__ = [
     "FREE_ON_RESUME",
+    "REFERENCE",
     "RUN_WIDE",
     "AuditConfig",
     "AugmentSettings",

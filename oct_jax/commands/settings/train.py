@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import chz
 
@@ -39,7 +39,39 @@ RUN_WIDE = (
     "image_size",
     "resize",
     "seed",
+    "protocol",
 )
+# What protocol=reference fixes, by stage, whatever the defaults become: ten frozen epochs, then
+# 1e-5; squash; flips, rotation, zoom, shift, changes of brightness, contrast and gamma, and none
+# of the changes that imitate other devices. The reference names no strengths: these are those of
+# the first augmentation of this package (zoom of 10 %: log 1.1 along both axes).
+_REFERENCE = {
+    "resize": "squash",
+    "warmup_epochs": 1.0,
+    "clip_norm": 0.0,
+    "schedule": "cosine",
+    "augment.amount": 1.0,
+    "augment.flip": 0.5,
+    "augment.rotation": 10.0,
+    "augment.axial": 0.0953,
+    "augment.squeeze": 0.0953,
+    "augment.stretch": 0.0953,
+    "augment.shift": 0.05,
+    "augment.black": 25.0,
+    "augment.white": 25.0,
+    "augment.gamma": 0.2,
+    "augment.shear": 0.0,
+    "augment.blur": 0.0,
+    "augment.shade": 0.0,
+    "augment.grain": 0.0,
+    "augment.jpeg": 0.0,
+    "augment.crop": 0.0,
+    "augment.wedge": 0.0,
+}
+REFERENCE: dict[str, dict[str, Any]] = {
+    "frozen": _REFERENCE | {"epochs": 10, "learning_rate": 3e-3},
+    "finetune": _REFERENCE | {"learning_rate": 1e-5},
+}
 # Settings that do not change what is computed: a resumed stage may be given others.
 FREE_ON_RESUME = ("checkpoint_steps", "threads", "restart", "distributed")
 
@@ -120,17 +152,29 @@ class TrainConfig:
         validator=at_least(1),
         doc="micro-batches that one step adds up, for small devices; divides batch_size",
     )
-    learning_rate: float | None = chz.field(
-        default=None,
+    protocol: Literal["default", "reference"] = chz.field(
+        default="default",
+        doc="reference: the reference project's settings (finetune at 1e-5, no clipping, squash);"
+        " a setting that contradicts them is refused",
+    )
+    learning_rate: float | Literal["auto"] = chz.field(
+        default="auto",
         validator=above(0),
-        doc="peak learning rate (3e-3; finetune 1e-5, which was measured to be too low on real"
-        " scans: give 3e-4)",
+        doc="peak learning rate; auto: 3e-3 for the head, and for finetune 3e-4 up to 280 steps,"
+        " falling to 1e-5 at 39,000 (docs/training.md)",
+    )
+    clip_norm: float = chz.field(
+        default=1.0,
+        validator=at_least(0),
+        doc="largest norm of the gradient of all trained parameters; 0: no clipping",
     )
     schedule: Literal["cosine", "constant"] = chz.field(
         default="cosine", doc="learning rate after warm-up: cosine to 0, or constant"
     )
     warmup_epochs: float = chz.field(
-        default=1.0, validator=between(0, 100_000), doc="epochs of linear warm-up from 0"
+        default=1.0,
+        validator=between(0, 100_000),
+        doc="epochs of linear warm-up from 0, at least 30 steps of a long enough stage; 0: none",
     )
     weight_decay: float = chz.field(
         default=1e-4, validator=at_least(0), doc="AdamW's decay of kernels (not of norms, biases)"
@@ -217,8 +261,3 @@ class TrainConfig:
     def total_epochs(self) -> int:
         """Epochs, with the stage's default where none were given."""
         return self.epochs or {"frozen": 10, "finetune": 15}[self.stage]
-
-    @property
-    def peak_learning_rate(self) -> float:
-        """Learning rate, with the stage's default where none was given."""
-        return self.learning_rate or {"frozen": 3e-3, "finetune": 1e-5}[self.stage]
