@@ -235,7 +235,7 @@ class _Stage:
     feed: Feed
 
     def steps_until(self, epoch: int) -> int:
-        """Steps after which every training scan has been drawn `epoch` times; one an epoch at least.
+        """Steps after which all training scans were drawn `epoch` times; at least one an epoch.
 
         Where a batch has more scans than there are, an epoch draws some of them again.
         """

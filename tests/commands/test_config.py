@@ -1,5 +1,7 @@
 """Settings: what is understood, what is refused, and in which words."""
 
+import dataclasses
+
 import chz
 import pytest
 from hypothesis import given
@@ -7,7 +9,12 @@ from hypothesis import strategies as st
 
 from oct_jax.commands import settings
 from oct_jax.commands.parsing import PATHS, HelpRequested, flatten, keys_of, parse, unflatten
-from oct_jax.commands.settings import TrainConfig
+from oct_jax.commands.settings import RUN_WIDE, TrainConfig
+from oct_jax.commands.train import stage_settings
+from oct_jax.data.preprocess import Preprocess
+from oct_jax.data.strengths import Augment
+from oct_jax.model.mobilenet_v3 import MobileNetV3Config
+from oct_jax.runs.folder import RunConfig, read_settings, write_run_config
 from oct_jax.types import UserError
 
 STAGE = st.sampled_from(["frozen", "finetune"])
@@ -128,3 +135,56 @@ def test_settings_do_not_change():
     with pytest.raises(Exception, match="Cannot modify"):
         config.seed = 1
     assert config.learning_rate == "auto"
+
+
+@pytest.fixture
+def reference_run(tmp_path):
+    """A run folder whose frozen stage was begun with protocol=reference."""
+    frozen = read_settings(["stage=frozen", "protocol=reference", f"run={tmp_path}"])
+    fixed = {name: getattr(frozen, name) for name in RUN_WIDE}
+    preprocess = Preprocess(size=224, mean=(0.5,) * 3, std=(0.5,) * 3, resize=frozen.resize)
+    write_run_config(tmp_path, RunConfig(fixed, MobileNetV3Config(), preprocess, synthetic=True))
+    return tmp_path
+
+
+def test_the_reference_protocol_is_the_references_whatever_the_defaults_are(reference_run):
+    words = ["protocol=reference", f"run={reference_run}"]
+    frozen = stage_settings(read_settings(["stage=frozen", *words]))
+    finetune = stage_settings(read_settings(["stage=finetune", *words]))
+    assert (frozen.epochs, frozen.learning_rate, finetune.learning_rate) == (10, 3e-3, 1e-5)
+    assert read_settings(["stage=finetune", *words]).resize == "squash"
+    plain = dict.fromkeys((field.name for field in dataclasses.fields(Augment)), 0.0)
+    strengths = {"amount": 1.0, "flip": 0.5, "rotation": 10.0, "shift": 0.05, "gamma": 0.2}
+    scales = dict.fromkeys(("axial", "squeeze", "stretch"), 0.0953)
+    levels = {"black": 25.0, "white": 25.0}
+    for stage in (frozen, finetune):
+        assert (stage.clip_norm, stage.warmup_epochs, stage.schedule) == (0.0, 1.0, "cosine")
+        assert stage.augment == Augment(**plain | strengths | scales | levels)
+
+
+def test_the_second_stage_takes_the_protocol_over(reference_run):
+    finetune = read_settings(["stage=finetune", f"run={reference_run}"])
+    assert (finetune.protocol, finetune.learning_rate) == ("reference", 1e-5)
+    with pytest.raises(UserError, match=r"protocol=default: the frozen stage of .* fixed protocol"):
+        read_settings(["stage=finetune", f"run={reference_run}", "protocol=default"])
+
+
+@pytest.mark.parametrize(
+    ("word", "fixed"),
+    [
+        ("learning_rate=1e-3", "learning_rate=0.003"),
+        ("epochs=30", "epochs=10"),
+        ("augment.grain=0.5", "augment.grain=0.0"),
+        ("clip_norm=1", "clip_norm=0.0"),
+        ("resize=crop", "resize=squash"),
+    ],
+)
+def test_what_contradicts_the_reference_protocol_is_refused(tmp_path, word, fixed):
+    words = ["stage=frozen", "protocol=reference", f"run={tmp_path}", word]
+    with pytest.raises(UserError, match=f"protocol=reference fixes {fixed}; leave out one"):
+        read_settings(words)
+
+
+def test_auto_leaves_the_rate_to_the_number_of_steps():
+    assert stage_settings(read("stage=finetune")).learning_rate is None
+    assert stage_settings(read("stage=finetune", "learning_rate=1e-3")).learning_rate == 1e-3

@@ -159,7 +159,8 @@ def train_toy(settings, variables=None, **changes):
 
 def test_a_network_at_chance_after_a_third_of_its_epochs_is_reported_once():
     params, stats = ToyConfig().build().init(0)
-    blind = Variables(params | {"head": jax.tree.map(np.zeros_like, params["head"])}, stats)
+    head = {**params["head"], "bias": np.array([100, 0, 0, 0], np.float32)}
+    blind = Variables(params | {"head": head}, stats)
     settings = frozen(epochs=6, learning_rate=1e-12, **SMALL)
     _, result, listener = train_toy(settings, blind)
     assert {metrics.val_balanced_accuracy for metrics in result.history} == {0.25}
