@@ -127,5 +127,5 @@ def test_arms_that_share_a_frozen_stage(ablations):
     shared = {name: ablations.frozen_arm(arm, given).name for name, arm in ablations.ARMS.items()}
     assert {name for name, first in shared.items() if first == "baseline"} == {
         "baseline", "rate-1e-5", "rate-1e-5-long", "rate-1e-4", "rate-3e-4", "rate-3e-3",
-        "head-only", "batchnorm",
+        "head-only", "batchnorm", "unclipped",
     }  # fmt: skip
