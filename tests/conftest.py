@@ -1,6 +1,7 @@
 """Settings that every test shares: deterministic laws, one compilation cache, the real scans."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import hypothesis
@@ -33,6 +34,22 @@ def real_scans() -> Path:
 def real_weights() -> Path:
     """The ImageNet weights that `OCT_WEIGHTS` names."""
     return _from_environment("OCT_WEIGHTS", "a MobileNetV3-Large minimalistic .safetensors file")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """An empty file system of half a megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=500K", "tmpfs", str(folder)]
+    try:
+        mounted = os.geteuid() == 0 and subprocess.run(command, check=False).returncode == 0
+    except (OSError, AttributeError):
+        mounted = False
+    if not mounted:
+        pytest.skip("only root may mount a small file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 def _from_environment(name: str, what: str) -> Path:

@@ -29,6 +29,7 @@ from oct_jax.metrics.groups import Labelled
 from oct_jax.model.inference import Outputs, predict_source
 from oct_jax.reports.evaluation_page import to_html, to_lines
 from oct_jax.runs.load import load
+from oct_jax.runs.ownership import check_claimable, claim_folder
 from oct_jax.runs.paths import find_run
 from oct_jax.runs.scans import (
     find_overlap,
@@ -55,6 +56,8 @@ def evaluate(config: EvaluateConfig, console: Console) -> Evaluated:
     rule = classifier.rule
     overlap = find_overlap(folder, labelled.source.records, rule.records if rule else ())
     refuse_overlap(overlap, len(labelled.truth), config.allow_overlap)
+    out = Path(config.out) if config.out else _folder_for(folder, labelled)
+    check_claimable(out)
     found = appraise(
         outputs_of(classifier, labelled, config.threads),
         rule,
@@ -72,7 +75,8 @@ def evaluate(config: EvaluateConfig, console: Console) -> Evaluated:
         trained_on=len(overlap.trained),
         chose_epoch_or_thresholds=overlap.chosen,
     )
-    out = Path(config.out) if config.out else _folder_for(folder, labelled)
+    if config.out is None:
+        claim_folder(folder / "evaluation")
     _write(found, to_html(found, classifier), out)
     for line in to_lines(found.report):
         console.print(line, markup=False)
@@ -192,8 +196,8 @@ def _folder_for(run: Path, labelled: Labelled) -> Path:
 
 
 def _write(found: Evaluated, page: str, out: Path) -> None:
+    claim_folder(out)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         text = predictions_csv(found).encode("utf-8", "surrogateescape")
         write_atomic(out / "predictions.csv", text)
         write_json(out / "report.json", found.report)

@@ -51,6 +51,7 @@ from oct_jax.reports.overlay import RESEARCH_USE, encode_png, overlay
 from oct_jax.reports.picture import contact_sheet
 from oct_jax.runs.folder import read_run_config
 from oct_jax.runs.load import load
+from oct_jax.runs.ownership import check_claimable, claim_folder
 from oct_jax.runs.paths import find_run
 from oct_jax.runs.verified import fingerprint, report_path
 from oct_jax.types import UserError
@@ -101,11 +102,12 @@ def report(config: ExplainReportConfig, console: Console) -> None:
     """
     folder = find_run(config.run)
     classifier = load(folder)
+    check_claimable(report_path(folder).parent)
     examples = read_examples(folder, classifier, config.scans)
     console.print(f"{len(examples.labels)} test scans of {folder}", markup=False)
     tested = examine(classifier, examples, config, console)
     where = report_path(folder).parent
-    where.mkdir(exist_ok=True)
+    claim_folder(where)
     write_json(report_path(folder), tested.figures)
     text = to_markdown(tested.figures)
     write_atomic(where / "report.md", text)

@@ -32,6 +32,8 @@ from oct_jax.runs.folder import (
     begin_run,
     begin_stage,
     check_resumable,
+    check_run_wide,
+    check_startable,
     has_run,
     provenance,
     read_run_config,
@@ -113,6 +115,7 @@ def open_stage(config: TrainConfig, console: Console) -> Stage:
     """Opens data and weights, then writes the run folder: after a mistake nothing is written."""
     folder = Path(config.run)
     check_resumable(folder, config)
+    check_startable(folder, config)
     settings = stage_settings(config)
     check_devices(settings)
     resumed = has_run(folder) and not (config.restart and config.stage == "frozen")
@@ -123,6 +126,7 @@ def open_stage(config: TrainConfig, console: Console) -> Stage:
         console.print(f"task={config.task}: {NOT_REFERRED}", markup=False)
     if config.stage == "finetune":
         run = read_run_config(folder)
+        check_run_wide(config, run.settings)
         variables, best = restore_best(folder / "frozen", build(run.model).shapes)
         console.print(f"starts from the frozen stage's best checkpoint, epoch {best['epoch']}")
         _check_form(settings, run)
@@ -137,9 +141,14 @@ def open_stage(config: TrainConfig, console: Console) -> Stage:
         if not resumed:
             check_resized(data, run.preprocess)
             origin = provenance(data.report, pretrained.source, config.seed)
-            write_once(lambda: begin_run(folder, run, data.records, origin))
-    write_once(lambda: begin_stage(folder, config))
+            write_once(lambda: _report_aside(begin_run(folder, run, data.records, origin), console))
+    write_once(lambda: _report_aside(begin_stage(folder, config), console))
     return Stage(config, settings, run, data, variables, folder / config.stage)
+
+
+def _report_aside(aside: Path | None, console: Console) -> None:
+    if aside is not None:
+        console.print(f"what this replaces is kept in {aside}", markup=False)
 
 
 def stage_settings(config: TrainConfig) -> StageSettings:

@@ -58,14 +58,25 @@ def damage_of(folder: Path) -> str | None:
 
 @contextlib.contextmanager
 def system_errors(folder: Path) -> Generator[None]:
-    """Raises TensorStore's errors that come from the operating system as `OSError`s of `folder`."""
+    """Raises errors of the operating system that name no file as `OSError`s of `folder`.
+
+    Those of TensorStore are of other types, those of a file object that is flushed have no name.
+    """
     try:
         yield
     except Exception as error:
-        code = _OS_ERROR.search(str(error))
+        code = _os_error_code(error)
         if code is None:
             raise
-        raise OSError(int(code[1]), os.strerror(int(code[1])), str(folder)) from error
+        raise OSError(code, os.strerror(code), str(folder)) from error
+
+
+def _os_error_code(error: Exception) -> int | None:
+    if isinstance(error, OSError):
+        nameless = error.filename is None and not isinstance(error, BrokenPipeError)
+        return error.errno if nameless else None
+    match = _OS_ERROR.search(str(error))
+    return None if match is None else int(match[1])
 
 
 def _write_checksums(folder: Path) -> None:

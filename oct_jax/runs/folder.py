@@ -7,6 +7,9 @@ runs/<name>/
   frozen/           config.json, last/, best/, metrics.jsonl, summary.json, curves.png, events,
                     decision/, heatmap_grid.json
   finetune/         the same
+  replaced/1/       what `restart=true` replaced; the package never deletes it
+
+Each folder holds the marker `.oct_jax`. A folder that has files and no marker is not written to.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ import dataclasses
 import datetime
 import importlib.metadata
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -35,9 +37,13 @@ from oct_jax.data.preprocess import Preprocess
 from oct_jax.files import Count, Positive, convert, read_json, write_json
 from oct_jax.model.backbones import DEFAULT, config_class
 from oct_jax.model.protocol import ModelConfig
-from oct_jax.runs.paths import STAGES
+from oct_jax.runs.ownership import REPLACED, check_claimable, claim_folder, mark, put_aside
+from oct_jax.runs.paths import STAGES, has_best
 from oct_jax.task import KERMANY, Task, stored_task, to_json
 from oct_jax.types import Resize, UserError
+
+REPORTS = ("evaluation", "explanation", "export")
+SHARED_FILES = ("config.json", "manifest.csv", "provenance.json")
 
 
 @dataclass(frozen=True)
@@ -139,12 +145,7 @@ def read_settings(words: Sequence[str]) -> TrainConfig:
     fixed = read_run_config(folder).settings
     # With another stage's rules the same words must still be right, so they are read again.
     config = _with_whole_paths(parse(TrainConfig, words, fixed))
-    for name in RUN_WIDE:
-        if getattr(config, name) != fixed[name]:
-            raise UserError(
-                f"{name}={getattr(config, name)}: the frozen stage of {folder} fixed"
-                f" {name}={fixed[name]}; leave it out, or start another run"
-            )
+    check_run_wide(config, fixed)
     return _keep_protocol(config, words, fixed)
 
 
@@ -163,6 +164,16 @@ def _keep_protocol(
                 " leave out one of the two"
             )
     return config
+
+
+def check_run_wide(config: TrainConfig, fixed: Mapping[str, Any]) -> None:
+    """Raises UserError where settings of a finetune stage contradict what the run has fixed."""
+    for name in RUN_WIDE:
+        if name in fixed and getattr(config, name) != fixed.get(name):
+            raise UserError(
+                f"{name}={getattr(config, name)}: the frozen stage of {config.run} fixed"
+                f" {name}={fixed.get(name)}; leave it out, or start another run"
+            )
 
 
 def _with_whole_paths(config: TrainConfig) -> TrainConfig:
@@ -208,32 +219,55 @@ def check_resumable(folder: Path, config: TrainConfig) -> None:
         )
 
 
-def begin_run(
-    folder: Path, run: RunConfig, records: Sequence[Record], origin: Mapping[str, Any]
-) -> None:
-    """Writes what the stages share; whatever a former run left in the folder is dropped.
+def check_startable(folder: Path, config: TrainConfig) -> None:
+    """Checks that a run may begin in a folder, before anything is computed.
 
     Raises:
-      UserError: the folder cannot be made.
+      UserError: the folder holds files that the package did not make, or a trained stage whose
+        settings are gone.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"run={folder}: cannot make this folder: {error.strerror}") from error
-    for name in (*STAGES, "evaluation", "explanation", "export"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    if not has_run(folder):
+        check_claimable(folder)
+    trained = [stage for stage in STAGES if has_best(folder / stage)]
+    if trained and not has_run(folder) and not config.restart:
+        raise UserError(
+            f"{folder}: frozen/config.json is missing, but {' and '.join(trained)} is trained: put"
+            f" the file back, or give restart=true (what is there is then kept in {REPLACED}/)"
+        )
+
+
+def begin_run(
+    folder: Path, run: RunConfig, records: Sequence[Record], origin: Mapping[str, Any]
+) -> Path | None:
+    """Writes what the stages share.
+
+    Returns:
+      Where an earlier run's files of this folder are now; None where there were none.
+
+    Raises:
+      UserError: the folder holds files that the package did not make, or cannot be made.
+    """
+    if has_run(folder):  # of an earlier version, which marked no folders
+        mark(folder)
+    claim_folder(folder)
+    # What makes it a run goes last: killed in between, the same command begins here again.
+    aside = put_aside(folder, [*SHARED_FILES, *REPORTS, *reversed(STAGES)])
     write_manifest(records, folder / "manifest.csv")
     write_json(folder / "provenance.json", origin)
     write_run_config(folder, run)
+    return aside
 
 
-def begin_stage(folder: Path, config: TrainConfig) -> None:
-    """Makes the stage's folder with its settings; empties it first where `restart` asks so."""
-    stage = folder / config.stage
-    if config.restart:
-        shutil.rmtree(stage, ignore_errors=True)
-    stage.mkdir(exist_ok=True)
-    write_json(stage / "config.json", flatten(config))
+def begin_stage(folder: Path, config: TrainConfig) -> Path | None:
+    """Makes the stage's folder with its settings.
+
+    Returns:
+      Where the stage's earlier files are now, where `restart` replaced them; else None.
+    """
+    aside = put_aside(folder, [config.stage]) if config.restart else None
+    mark(folder / config.stage)
+    write_json(folder / config.stage / "config.json", flatten(config))
+    return aside
 
 
 def provenance(data: Mapping[str, Any], weights: Mapping[str, Any], seed: int) -> dict[str, Any]:

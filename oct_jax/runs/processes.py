@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from oct_jax.types import UserError
@@ -56,10 +57,23 @@ def write_once(write: Callable[[], None]) -> None:
     """Has the first process write; all go on when it has.
 
     It begins when all have come here, so that none still reads what was there before.
+
+    Raises:
+      UserError: in the other processes, where the first one failed.
     """
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("before writing")
-    if is_writer():
+    if jax.process_count() == 1:
         write()
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("after writing")
+        return
+    multihost_utils.sync_global_devices("before writing")
+    failure: Exception | None = None
+    if is_writer():
+        try:
+            write()
+        except Exception as error:
+            failure = error
+    # The others must not wait for ever for a process that has failed.
+    failed = multihost_utils.broadcast_one_to_all(np.asarray(failure is not None))
+    if failure is not None:
+        raise failure
+    if failed:
+        raise UserError("the first process could not write the run folder; its line says why")

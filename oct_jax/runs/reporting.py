@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import math
-from collections.abc import Iterable
+import socket
+import time
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,9 +22,12 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from tensorboardX import SummaryWriter
+from tensorboardX.proto import event_pb2
+from tensorboardX.record_writer import RecordWriter
+from tensorboardX.summary import scalar
 
 from oct_jax.files import write_atomic
+from oct_jax.runs.checksums import system_errors
 from oct_jax.train.callbacks import Callback, EpochMetrics, StepReport
 
 # Column of the table: its heading and its format.
@@ -34,13 +41,17 @@ _COLUMNS = {
     "images_per_second": ("images/s", ".0f"),
 }
 _WIDTH = 12
+# Protocol buffers make their classes when they are imported: no type checker sees them.
+_messages: Any = event_pb2
 
 
 class Reporter(Callback):
     """Rows of one stage, on the terminal and in its folder; a context manager.
 
-    `metrics.jsonl` has one row an epoch; TensorBoard's events hold the same numbers. A live line
-    shows loss, accuracy, images a second and the time left; none in a pipe.
+    `metrics.jsonl` has one row an epoch; TensorBoard's events hold the same numbers. Both are
+    written anew from the checkpoint's history when training resumes, so they are complete whatever
+    happened to them. A live line shows loss, accuracy, images a second and the time left; none in a
+    pipe.
     """
 
     def __init__(self, folder: Path, console: Console, batch_size: int, *, writes: bool = True):
@@ -60,12 +71,15 @@ class Reporter(Callback):
     def __exit__(self, *error: object) -> None:
         self._exit.close()
 
-    def on_start(self, step: int, total_steps: int) -> None:
-        """Opens the files; rows after `step` are dropped, they come again."""
-        self._events = SummaryWriter(str(self._folder), purge_step=step, write_to_disk=self._writes)
-        self._exit.callback(self._events.close)
-        self.rows = [row for row in read_metrics(self._path) if row["step"] <= step]
-        self._write()
+    def on_start(self, step: int, total_steps: int, history: Sequence[EpochMetrics]) -> None:
+        """Writes the rows of the epochs so far."""
+        self.rows = [_row_of(metrics) for metrics in history]
+        self._write_rows()
+        if self._writes:
+            self._events = _Events(self._folder)
+            self._exit.callback(self._events.close)
+            for row in self.rows:
+                self._events.add(row)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -90,15 +104,11 @@ class Reporter(Callback):
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
         """Keeps one epoch's row and shows it; what is not a number is null there."""
-        row = {
-            name: None if math.isnan(value) else value
-            for name, value in dataclasses.asdict(metrics).items()
-        }
+        row = _row_of(metrics)
         self.rows.append(row)
-        self._write()
-        for name, value in row.items():
-            if value is not None:
-                self._events.add_scalar(name, value, row["step"])
+        self._write_rows()
+        if self._writes:
+            self._events.add(row)
         if not self._header_shown:
             self._print(heading for heading, _ in _COLUMNS.values())
             self._header_shown = True
@@ -114,17 +124,54 @@ class Reporter(Callback):
     def _print(self, cells: Iterable[str]) -> None:
         self._console.print("".join(f" {cell:>{_WIDTH}}" for cell in cells))
 
-    def _write(self) -> None:
-        if not self._writes:
-            return
-        write_atomic(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
+    def _write_rows(self) -> None:
+        if self._writes:
+            write_atomic(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`; none where there is no file."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def _row_of(metrics: EpochMetrics) -> dict[str, Any]:
+    """Metrics as JSON values; what is not a number is null."""
+    values = dataclasses.asdict(metrics).items()
+    return {name: None if math.isnan(value) else value for name, value in values}
+
+
+class _Events:
+    """TensorBoard's events of a stage, which replace those that earlier processes wrote.
+
+    Written by the calling thread: tensorboardX's `SummaryWriter` has a thread of its own, which
+    dies of a full disk unseen, and whoever closes it then waits for ever.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
+        with system_errors(folder):
+            self._writer = RecordWriter(str(folder / name))
+            self._write(file_version="brain.Event:2")
+            # TensorBoard drops what earlier files say of these steps and later ones.
+            start = _messages.SessionLog(status=_messages.SessionLog.START)
+            self._write(step=0, session_log=start)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Writes one epoch's row.
+
+        Raises:
+          OSError: it cannot be written; names the folder.
+        """
+        with system_errors(self._folder):
+            for name, value in row.items():
+                if value is not None:
+                    self._write(step=row["step"], summary=scalar(name, value))
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the file; all that was added is in it."""
+        with contextlib.suppress(OSError):  # what could not be written was reported by `add`
+            self._writer.close()
+
+    def _write(self, **fields: Any) -> None:
+        event = _messages.Event(wall_time=time.time(), **fields)
+        self._writer.write(event.SerializeToString())
 
 
 def draw_curves(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:
@@ -151,4 +198,6 @@ def draw_curves(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120, format="png")
+    write_atomic(path, picture.getvalue())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -58,8 +59,14 @@ class Callback:
     whoever listens.
     """
 
-    def on_start(self, step: int, total_steps: int) -> None:
-        """Before the first step of this process; `step` is above 0 where training resumes."""
+    def on_start(self, step: int, total_steps: int, history: Sequence[EpochMetrics]) -> None:
+        """Before the first step of this process.
+
+        Args:
+          step: finished steps of the stage; above 0 where training resumes.
+          total_steps: of the stage.
+          history: metrics of the finished epochs.
+        """
 
     def on_step(self, report: StepReport) -> None:
         """Every ten steps, and at the end of an epoch."""

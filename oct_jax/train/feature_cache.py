@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import os
+import sys
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 import jax
 import numpy as np
@@ -26,12 +30,12 @@ from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.scans import Scans
 from oct_jax.data.strengths import Augment
 from oct_jax.model.inference import BATCH_SIZES, make_forward, predict_all
-from oct_jax.model.protocol import Model, Variables
+from oct_jax.model.protocol import ModelConfig, Variables, build
 
 
 def cached_views(
     folder: Path,
-    model: Model,
+    config: ModelConfig,
     variables: Variables,
     source: Scans,
     preprocess: Preprocess,
@@ -45,8 +49,8 @@ def cached_views(
 
     Args:
       folder: where the cache file lies; caches of other inputs in it are dropped.
-      model: the folded model.
-      variables: its variables.
+      config: of the folded model.
+      variables: of the folded model.
       source: the scans.
       preprocess: how they are resized.
       strengths: how views are augmented.
@@ -54,7 +58,7 @@ def cached_views(
       seed: of the augmentation.
       threads: that read and prepare scans.
     """
-    key = _key(variables, source, preprocess, strengths, views, seed)
+    key = _key(config, variables, source, preprocess, strengths, views, seed)
     path = folder / f"features-{key[:16]}.npy"
     if not path.exists():
         for stale in folder.glob("features-*.npy*"):
@@ -68,7 +72,7 @@ def cached_views(
             seed=seed,
             threads=threads,
         )
-        forward = make_forward(model, preprocess)
+        forward = make_forward(build(config), preprocess)
         pooled = (
             np.asarray(predict_all(forward, variables, [batch["image"]]).pooled)
             for batch in batches
@@ -79,6 +83,7 @@ def cached_views(
 
 
 def _key(
+    config: ModelConfig,
     variables: Variables,
     source: Scans,
     preprocess: Preprocess,
@@ -88,28 +93,56 @@ def _key(
 ) -> str:
     """A hash of all that the features depend on."""
     inputs = {
+        "model": [dataclasses.asdict(config), _code_digest(config)],
         "data": manifest_digest(source.records),
         "preprocess": dataclasses.asdict(preprocess),
         "augment": dataclasses.asdict(strengths),
         "views": views,
         "seed": seed,
     }
-    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode())
     for leaf in jax.tree.leaves((variables.params["backbone"], variables.stats)):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()
 
 
+def _code_digest(config: ModelConfig) -> str:
+    """A hash of the modules that define a model; a new one each time where they have no source."""
+    classes = (*type(config).__mro__, *type(build(config)).__mro__)
+    digest = hashlib.sha256()
+    for name in sorted({kind.__module__ for kind in classes} - {"builtins"}):
+        try:
+            source = inspect.getsource(sys.modules[name])
+        except (OSError, TypeError, KeyError):  # of a notebook or an interactive session
+            source = uuid.uuid4().hex
+        digest.update(f"{name}\n{source}".encode())
+    return digest.hexdigest()
+
+
 def _write_rows(path: Path, parts: Iterable[np.ndarray], rows: int) -> None:
-    """Writes arrays one below the other, beside `path`, then renames."""
+    """Writes arrays one below the other, beside `path`, then renames.
+
+    Not through a memory map: a full disk would end the process with a bus error.
+
+    Raises:
+      OSError: they cannot be written; nothing of them is left.
+    """
     beside = path.with_suffix(".npy.part")
-    written, target = 0, None
-    for part in parts:
-        if target is None:
-            shape = (rows, part.shape[-1])
-            target = np.lib.format.open_memmap(beside, mode="w+", dtype=part.dtype, shape=shape)
-        target[written : written + len(part)] = part
-        written += len(part)
-    assert target is not None, "no scan to compute features of"
-    target.flush()
-    os.replace(beside, path)
+    try:
+        with beside.open("wb") as file:
+            for number, part in enumerate(parts):
+                if not number:
+                    _write_header(file, (rows, part.shape[-1]), part.dtype)
+                file.write(np.ascontiguousarray(part).tobytes())
+        os.replace(beside, path)
+    except BaseException as error:
+        beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def _write_header(file: IO[bytes], shape: tuple[int, int], dtype: np.dtype) -> None:
+    descr = np.lib.format.dtype_to_descr(dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)

@@ -91,7 +91,7 @@ def feature_feed(
     inference = build(folded_config)
     features = cached_views(
         folder,
-        inference,
+        folded_config,
         folded,
         train,
         preprocess,

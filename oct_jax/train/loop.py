@@ -25,6 +25,7 @@ import optax
 
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.scans import Scans
+from oct_jax.files import convert
 from oct_jax.model.protocol import ModelConfig, Variables, build
 from oct_jax.train.callbacks import Callback, EpochMetrics, StepReport
 from oct_jax.train.feeds import Feed, feature_feed, image_feed
@@ -125,7 +126,7 @@ class Trained:
     Attributes:
       variables: of the best epoch, NumPy arrays in the unfolded form that a next stage begins from.
       best: metrics of that epoch.
-      history: metrics of the epochs that this call trained.
+      history: metrics of all epochs of the stage, those before it was resumed too.
     """
 
     variables: Variables
@@ -189,7 +190,7 @@ def train(
         stage = _Stage(model, preprocess, settings, train_scans.labels, len(val_scans), feed)
         history = _run_epochs(stage, variables, optimizer, callbacks, checkpoints)
     best_variables, best = checkpoints.restore_best(build(model).shapes)
-    return Trained(best_variables, EpochMetrics(**best), history)
+    return Trained(best_variables, convert(best, EpochMetrics, "best checkpoint"), history)
 
 
 def check_scans(train_scans: Scans, val_scans: Scans, *, num_classes: int) -> None:
@@ -256,9 +257,12 @@ def _run_epochs(
     """Trains from the last checkpoint, or from `variables`, to the stage's end.
 
     The order in which things are restored and saved is what makes a killed run resume to the same
-    bits. Restored: state, then position in the data, then the best score so far. Saved at an
-    epoch's end: the best variables, then the last state that says they are best; then callbacks
-    hear of it. A kill between any two repeats work that gives the same files again.
+    bits. Restored: state, then position in the data, then the history. Saved at an epoch's end: the
+    best variables, then the last state, whose history says they are best; then callbacks hear of
+    it. A kill between any two repeats work that gives the same files again.
+
+    Returns:
+      Metrics of all epochs of the stage.
     """
     settings, batches = stage.settings, stage.feed.batches
     schedule = learning_rate_schedule(settings, stage.total_steps)
@@ -270,26 +274,25 @@ def _run_epochs(
     key = run_key(settings.seed, mesh)
 
     state = replicate(initial_state(variables, optimizer, settings.precision), mesh)
-    meta: dict[str, Any] = {"epoch": 0, "highest": 0.0}
+    history: list[EpochMetrics] = []
     restored = checkpoints.restore_last(state, batches)
     if restored is not None:
-        state, meta = restored.state, restored.meta
+        state, history = restored.state, _read_history(restored.meta)
         for line in restored.damaged:
             _tell(callbacks, f"warning: damaged checkpoint set aside: {line}")
         _tell(callbacks, f"resumes after step {int(state.step)} of {stage.total_steps}")
     for callback in callbacks:
-        callback.on_start(int(state.step), stage.total_steps)
+        callback.on_start(int(state.step), stage.total_steps, tuple(history))
 
-    history: list[EpochMetrics] = []
-    while meta["epoch"] < settings.epochs:
-        epoch = meta["epoch"] + 1
+    while len(history) < settings.epochs:
+        epoch = len(history) + 1
         began, first, last = time.monotonic(), int(state.step), stage.steps_until(epoch)
         for step in range(first + 1, last + 1):
             state = step_function(state, distribute(next(batches), mesh), key)
             if step % STEPS_BETWEEN_LOOKS == 0:
                 _look(state, stage, callbacks)
             if step % settings.checkpoint_steps == 0 and step < last:
-                checkpoints.save_last(step, state, batches, meta)
+                checkpoints.save_last(step, state, batches, _stored(history))
         _look(state, stage, callbacks)
         step = int(state.step)
         loss, accuracy = _means(state)
@@ -307,20 +310,31 @@ def _run_epochs(
             images_per_second=(step - first) * settings.batch_size / (time.monotonic() - began),
         )
         state = state._replace(totals=replicate(empty_totals(), mesh))
-        score = metrics.val_balanced_accuracy
-        meta = {"epoch": epoch, "highest": max(meta["highest"], score)}
-        if is_best(score, meta["highest"], stage.val_scans):
+        history.append(metrics)
+        highest = max(row.val_balanced_accuracy for row in history)
+        if is_best(metrics.val_balanced_accuracy, highest, stage.val_scans):
             best = Variables(state.params, state.stats)
             checkpoints.save_best(step, best, dataclasses.asdict(metrics))
-        checkpoints.save_last(step, state, batches, meta)
-        if _has_collapsed(metrics, stage) and not any(_has_collapsed(m, stage) for m in history):
+        checkpoints.save_last(step, state, batches, _stored(history))
+        earlier = history[:-1]
+        if _has_collapsed(metrics, stage) and not any(_has_collapsed(m, stage) for m in earlier):
             _tell(callbacks, _describe_collapse(metrics, stage))
-        history.append(metrics)
         # A list: all are told, also where the first already wants to stop.
         wishes = [callback.on_epoch(metrics) for callback in callbacks]
         if any(wishes):
             break
     return tuple(history)
+
+
+def _stored(history: Sequence[EpochMetrics]) -> dict[str, Any]:
+    """The history as JSON values, saved with the state that it led to."""
+    return {"history": [dataclasses.asdict(metrics) for metrics in history]}
+
+
+def _read_history(meta: dict[str, Any]) -> list[EpochMetrics]:
+    remedy = "begin this stage anew with restart=true"
+    rows = meta.get("history")
+    return convert(rows, list[EpochMetrics], "history in the last checkpoint", remedy=remedy)
 
 
 def _compile_step(stage: _Stage, optimizer: optax.GradientTransformation) -> TrainStep:

@@ -110,9 +110,14 @@ def test_all_scans_of_another_prepared_set_are_used(run, tmp_path, monkeypatch, 
         assert call(monkeypatch, "recalibrate", *words) == 0
         assert len(load(folder).rule.records) == len(records)
         shutil.rmtree(folder / "frozen" / "decision")
-    words = (f"run={folder}", f"data={tmp_path / 'prepared'}", f"out={tmp_path}", "resamples=10")
+    words = (
+        f"run={folder}",
+        f"data={tmp_path / 'prepared'}",
+        f"out={tmp_path / 'out'}",
+        "resamples=10",
+    )
     assert call(monkeypatch, *words, *([f"split={split}"] if split else [])) == 0
-    report = json.loads((tmp_path / "report.json").read_text())
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["scans"] == len(wanted)
 
 
@@ -147,20 +152,34 @@ def test_the_api_gives_the_decision(run, tmp_path, monkeypatch, capsys):
 
 
 def test_all_scans_of_the_run_are_refused_or_marked(run, tmp_path, monkeypatch, capsys):
-    assert call(monkeypatch, f"run={run}", "split=all", f"out={tmp_path}") == 2
+    assert call(monkeypatch, f"run={run}", "split=all", f"out={tmp_path / 'out'}") == 2
     error = capsys.readouterr().err
     assert "patients that the run was trained on" in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
-    words = (f"run={run}", "split=all", f"out={tmp_path}", "allow_overlap=true", "resamples=10")
+    words = (
+        f"run={run}",
+        "split=all",
+        f"out={tmp_path / 'out'}",
+        "allow_overlap=true",
+        "resamples=10",
+    )
     assert call(monkeypatch, *words) == 0
     assert "CONTAMINATED" in capsys.readouterr().out
-    assert json.loads((tmp_path / "report.json").read_text())["contaminated"]
-    assert "CONTAMINATED" in (tmp_path / "report.html").read_text()
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["contaminated"]
+    assert "CONTAMINATED" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_report_is_not_written_among_files_of_the_users(run, tmp_path, monkeypatch, capsys):
+    (tmp_path / "report.json").write_text("mine")
+    assert call(monkeypatch, f"run={run}", f"out={tmp_path}", "resamples=10") == 2
+    assert "holds files that oct_jax did not make" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+    assert (tmp_path / "report.json").read_text() == "mine"
 
 
 def test_validation_scans_are_a_little_too_good(run, tmp_path, monkeypatch, capsys):
-    words = (f"run={run}", "split=val", f"out={tmp_path}", "resamples=10")
+    words = (f"run={run}", "split=val", f"out={tmp_path / 'out'}", "resamples=10")
     assert call(monkeypatch, *words) == 0
     assert "chose the run's epoch" in capsys.readouterr().out
 

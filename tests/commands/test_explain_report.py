@@ -26,7 +26,7 @@ def test_a_stored_report_is_whole(run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "copy")
     report(ExplainReportConfig(run=str(folder), scans=8, steps=3), Console(quiet=True))
     where = report_path(folder).parent
-    names = {"report.json", "report.md", "curves.png", "maps.png"}
+    names = {".oct_jax", "report.json", "report.md", "curves.png", "maps.png"}
     assert {path.name for path in where.iterdir()} == names
     figures = json.loads(report_path(folder).read_text())
     assert figures["synthetic"]

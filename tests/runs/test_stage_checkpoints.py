@@ -1,6 +1,5 @@
 """Checkpoints that are damaged, cut or too large for the disk."""
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -139,22 +138,6 @@ def test_a_damaged_best_checkpoint_is_named(tmp_path):
     flip(parts(tmp_path / "best" / "1")[-1])
     with pytest.raises(UserError, match=r"damaged.*has changed"):
         restore_best(tmp_path, variables)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """An empty file system of half a megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=500K", "tmpfs", str(folder)]
-    try:
-        mounted = os.geteuid() == 0 and subprocess.run(command, check=False).returncode == 0
-    except (OSError, AttributeError):
-        mounted = False
-    if not mounted:
-        pytest.skip("only root may mount a small file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def random_state(step: int) -> TrainState:

@@ -1,9 +1,11 @@
 """Training as a function of values: no folder, no console, callbacks, an optimizer of one's own."""
 
+import json
 import math
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -15,7 +17,7 @@ from oct_jax.data.strengths import Augment
 from oct_jax.model.protocol import Variables
 from oct_jax.train import precision
 from oct_jax.train.callbacks import Callback
-from oct_jax.train.loop import train
+from oct_jax.train.loop import InMemory, Restored, train
 from oct_jax.train.settings import finetune, frozen
 from oct_jax.types import UserError
 
@@ -48,10 +50,11 @@ def scans(count=64):
 class Listener(Callback):
     def __init__(self, stop_after=None):
         self.started, self.steps, self.epochs, self.lines = [], [], [], []
-        self.stop_after = stop_after
+        self.stop_after, self.history = stop_after, ()
 
-    def on_start(self, step, total_steps):
+    def on_start(self, step, total_steps, history):
         self.started.append((step, total_steps))
+        self.history = history
 
     def on_step(self, report):
         self.steps.append(report)
@@ -123,6 +126,54 @@ def test_a_callback_ends_the_stage_early_and_all_are_told():
     )
     assert [listener.epochs for listener in listeners] == [[1], [1]]
     assert len(result.history) == 1
+
+
+class Kept(InMemory):
+    """Checkpoints that outlive a call of `train`."""
+
+    last = None
+
+    def save_last(self, step, state, batches, meta):
+        self.last = jax.tree.map(jnp.copy, state), batches.get_state(), json.dumps(meta)
+
+    def restore_last(self, state, batches):
+        if self.last is None:
+            return None
+        batches.set_state(self.last[1])
+        return Restored(self.last[0], json.loads(self.last[2]))
+
+
+def test_a_kill_between_the_checkpoint_and_the_callbacks_loses_no_row():
+    class Killed(Callback):
+        def on_epoch(self, metrics):
+            if metrics.epoch == 2:
+                raise KeyboardInterrupt
+
+    config, checkpoints, listener = ToyConfig(), Kept(), Listener()
+
+    def resume(callback):
+        settings = frozen(epochs=3, **SMALL)
+        variables = config.build().init(0)
+        return train(
+            config,
+            variables,
+            scans(),
+            PREPROCESS,
+            settings,
+            callbacks=[callback],
+            checkpoints=checkpoints,
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        resume(Killed())
+    result = resume(listener)
+    assert listener.started == [(12, 18)]
+    assert [metrics.epoch for metrics in listener.history] == [1, 2]
+    assert listener.epochs == [3]
+    assert [metrics.epoch for metrics in result.history] == [1, 2, 3]
+    checkpoints.last = (*checkpoints.last[:2], '{"epoch": 3}')
+    with pytest.raises(UserError, match=r"history in the last checkpoint: damaged.*restart=true"):
+        resume(listener)
 
 
 def test_an_optimizer_of_ones_own_stands_in():

@@ -219,7 +219,8 @@ class TrainConfig:
         default=500, validator=at_least(1), doc="steps between checkpoints inside an epoch"
     )
     restart: bool = chz.field(
-        default=False, doc="drop what this stage already has and train it from its start"
+        default=False,
+        doc="train this stage from its start; what it already has is kept in replaced/ in the run",
     )
     distributed: str | None = chz.field(
         default=None,
