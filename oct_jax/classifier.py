@@ -6,8 +6,11 @@ import functools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias, overload
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, UInt8
 from PIL import Image
@@ -24,9 +27,13 @@ from oct_jax.data.preprocess import (
 from oct_jax.decision.calibration import softmax
 from oct_jax.decision.rule import DecisionRule, decide
 from oct_jax.explain.gradcam import METHODS, PREDICTED, Method, explain_all, make_explain
+from oct_jax.model.fold import fold
 from oct_jax.model.grid import measure_grid
 from oct_jax.model.inference import BATCH_SIZES, Outputs, make_forward, predict_all
-from oct_jax.model.protocol import Model, Variables
+from oct_jax.model.mobilenet_v3 import NNXModel
+from oct_jax.model.protocol import Model, ModelConfig, Variables, build
+from oct_jax.model_file import ModelFile, read_model, write_model
+from oct_jax.paths import expand_home
 from oct_jax.prediction import Decision, Prediction
 from oct_jax.task import KERMANY, Task
 from oct_jax.types import Referral, UserError
@@ -100,6 +107,30 @@ class Classifier:
         if self.stored_grid is not None:
             return self.stored_grid
         return measure_grid(self.model, self.variables, self.preprocess)
+
+    def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:
+        """Writes all of it to one file, which `load` reads; see `oct_jax.model_file`.
+
+        Args:
+          path: ends in `.safetensors`.
+          half: store the variables as float16: half the size.
+
+        Raises:
+          UserError: another ending, or a backbone other than MobileNetV3.
+        """
+        if not isinstance(self.model, NNXModel):
+            raise UserError("only models of backbone=mobilenetv3 can be saved as one file")
+        content = ModelFile(
+            config=self.model.config,
+            variables=self.variables,
+            preprocess=self.preprocess,
+            task=self.task,
+            rule=self.rule,
+            grid=self.grid,
+            stage=self.stage,
+            synthetic=self.synthetic,
+        )
+        write_model(Path(expand_home(path)), content, half=half)
 
     @overload
     def predict(self, scans: Scan) -> Prediction: ...
@@ -200,6 +231,58 @@ class Classifier:
 
     def _prepare(self, scan: object) -> np.ndarray:
         return resize_scan(grey_levels(scan), self.preprocess)
+
+
+def classifier_of(
+    model: ModelConfig,
+    variables: Variables,
+    preprocess: Preprocess,
+    *,
+    task: Task = KERMANY,
+    rule: DecisionRule | None = None,
+    grid: HeatmapGrid | None = None,
+    stage: str = "finetune",
+    synthetic: bool = False,
+) -> Classifier:
+    """A classifier from trained variables, as `oct_jax.train.loop.train` returns them.
+
+    Args:
+      model: that the variables are of.
+      variables: as trained, or folded already.
+      preprocess: from a scan to the model's input.
+      task: the classes.
+      rule: the decision rule; None leaves probabilities uncalibrated, without referral.
+      grid: of these variables, where it is known.
+      stage: that they were trained in.
+      synthetic: whether they were trained on phantoms.
+    """
+    # Folded by NumPy: JAX would compile a small program for each of a hundred shapes.
+    folded, config = fold(jax.tree.map(np.asarray, variables), model)
+    return Classifier(
+        model=build(config),
+        variables=jax.tree.map(jnp.asarray, folded),
+        preprocess=preprocess,
+        synthetic=synthetic,
+        stage=stage,
+        rule=rule,
+        stored_grid=grid,
+        task=task,
+    )
+
+
+def read_classifier(path: Path) -> Classifier:
+    """Reads a file that `Classifier.save` wrote; UserError in one line where it is none."""
+    content = read_model(path)
+    return Classifier(
+        model=build(content.config),
+        variables=jax.tree.map(jnp.asarray, content.variables),
+        preprocess=content.preprocess,
+        synthetic=content.synthetic,
+        stage=content.stage,
+        rule=content.rule,
+        stored_grid=content.grid,
+        task=content.task,
+    )
 
 
 def to_predictions(

@@ -20,6 +20,7 @@ LIBRARY = (
     "train",
     "metrics",
     "explain",
+    "model_file",
     "classifier",
 )
 APPLICATION = ("runs", "reports", "export", "commands")

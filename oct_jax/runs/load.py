@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from oct_jax.classifier import Classifier
+from oct_jax.classifier import Classifier, classifier_of, read_classifier
 from oct_jax.decision.storage import read_rule
 from oct_jax.model.fold import fold
 from oct_jax.model.grid import read_grid
 from oct_jax.model.protocol import build, fingerprint_of
+from oct_jax.model_file import SUFFIX
 from oct_jax.paths import expand_home
 from oct_jax.runs.best import restore_best
 from oct_jax.runs.folder import read_run_config
@@ -22,7 +22,10 @@ from oct_jax.types import UserError
 
 
 def load(run: str | os.PathLike[str] = "runs/default") -> Classifier:
-    """Loads the best checkpoint of a run's latest stage.
+    """Loads the best checkpoint of a run's latest stage, or a file of `Classifier.save`.
+
+    Args:
+      run: a run folder, or a file that ends in `.safetensors`.
 
     Raises:
       TypeError: `run` is not a path.
@@ -31,6 +34,8 @@ def load(run: str | os.PathLike[str] = "runs/default") -> Classifier:
     if not isinstance(run, (str, os.PathLike)):
         raise TypeError(f"run must be the path of a run folder, not {type(run).__name__}")
     folder = Path(expand_home(run))
+    if folder.suffix == SUFFIX and not folder.is_dir():
+        return read_classifier(folder)
     stage = latest_stage(folder)
     config = read_run_config(folder)
     variables, _ = restore_best(folder / stage, build(config.model).shapes)
@@ -44,13 +49,13 @@ def load(run: str | os.PathLike[str] = "runs/default") -> Classifier:
             f"{folder / stage / 'decision'}: of task {rule.task.name}, the run is of"
             f" {config.task.name}; delete the folder and repeat the training command"
         )
-    return Classifier(
-        model=build(folded_config),
-        variables=jax.tree.map(jnp.asarray, folded),
-        preprocess=config.preprocess,
-        synthetic=config.synthetic,
-        stage=stage,
-        rule=rule,
-        stored_grid=read_grid(folder / stage, folded),
+    return classifier_of(
+        folded_config,
+        folded,
+        config.preprocess,
         task=config.task,
+        rule=rule,
+        grid=read_grid(folder / stage, folded),
+        stage=stage,
+        synthetic=config.synthetic,
     )
