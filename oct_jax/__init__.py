@@ -12,18 +12,61 @@ from typing import TYPE_CHECKING
 from oct_jax.types import CLASSES, UserError
 
 if TYPE_CHECKING:
-    from oct_jax.classifier import Classifier
+    from oct_jax.classifier import Classifier, Explanation, classifier_of
+    from oct_jax.data.folder import open_folder
+    from oct_jax.data.preprocess import Preprocess
+    from oct_jax.data.scans import Reader, Scans, from_arrays
+    from oct_jax.data.strengths import Augment
+    from oct_jax.metrics.summary import Estimate, Summary, summarise
     from oct_jax.prediction import Decision, Prediction
     from oct_jax.runs.load import load
+    from oct_jax.task import KERMANY, ClassInfo, Task, named_task
 
-__all__ = ["CLASSES", "Classifier", "Decision", "Prediction", "UserError", "load"]
+__all__ = [
+    "CLASSES",
+    "KERMANY",
+    "Augment",
+    "ClassInfo",
+    "Classifier",
+    "Decision",
+    "Estimate",
+    "Explanation",
+    "Prediction",
+    "Preprocess",
+    "Reader",
+    "Scans",
+    "Summary",
+    "Task",
+    "UserError",
+    "classifier_of",
+    "from_arrays",
+    "load",
+    "named_task",
+    "open_folder",
+    "summarise",
+]
 
 # Imported at first use: `import oct_jax` must cost nothing, and JAX takes a second.
 _HOMES = {
+    "KERMANY": "oct_jax.task",
+    "Augment": "oct_jax.data.strengths",
+    "ClassInfo": "oct_jax.task",
     "Classifier": "oct_jax.classifier",
     "Decision": "oct_jax.prediction",
+    "Estimate": "oct_jax.metrics.summary",
+    "Explanation": "oct_jax.classifier",
     "Prediction": "oct_jax.prediction",
+    "Preprocess": "oct_jax.data.preprocess",
+    "Reader": "oct_jax.data.scans",
+    "Scans": "oct_jax.data.scans",
+    "Summary": "oct_jax.metrics.summary",
+    "Task": "oct_jax.task",
+    "classifier_of": "oct_jax.classifier",
+    "from_arrays": "oct_jax.data.scans",
     "load": "oct_jax.runs.load",
+    "named_task": "oct_jax.task",
+    "open_folder": "oct_jax.data.folder",
+    "summarise": "oct_jax.metrics.summary",
 }
 
 

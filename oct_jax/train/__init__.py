@@ -1,1 +1,46 @@
-"""Two-stage transfer learning as functions of values: batches and a model in, variables out."""
+"""Two-stage transfer learning as functions of values: batches and a model in, variables out.
+
+from oct_jax.train import finetune, frozen, train
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from oct_jax.train.callbacks import Callback, EpochMetrics, StepReport
+    from oct_jax.train.loop import Checkpoints, Trained, train
+    from oct_jax.train.settings import StageSettings, finetune, frozen
+    from oct_jax.train.step import make_train_step
+
+__all__ = [
+    "Callback",
+    "Checkpoints",
+    "EpochMetrics",
+    "StageSettings",
+    "StepReport",
+    "Trained",
+    "finetune",
+    "frozen",
+    "make_train_step",
+    "train",
+]
+
+# Imported at first use, so that `python -m oct_jax.train --help` does not wait for JAX.
+_HOMES = {
+    "Callback": "callbacks",
+    "Checkpoints": "loop",
+    "EpochMetrics": "callbacks",
+    "StageSettings": "settings",
+    "StepReport": "callbacks",
+    "Trained": "loop",
+    "finetune": "settings",
+    "frozen": "settings",
+    "make_train_step": "step",
+    "train": "loop",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
