@@ -49,7 +49,7 @@ from oct_jax import load
 from oct_jax.commands import entry as command
 from oct_jax.commands.evaluate import outputs_of
 from oct_jax.commands.parsing import flatten, parse
-from oct_jax.commands.settings import EvaluateConfig, TrainConfig
+from oct_jax.commands.settings import EvaluateConfig
 from oct_jax.commands.train import train_stage
 from oct_jax.data.datasets import PHANTOM
 from oct_jax.data.preprocess import Preprocess, normalise
@@ -65,6 +65,7 @@ from oct_jax.reports.overlay import encode_png, page
 from oct_jax.runs.folder import read_settings
 from oct_jax.runs.scans import open_labelled
 from oct_jax.train.optimizer import make_optimizer
+from oct_jax.train.settings import finetune
 from oct_jax.train.step import (
     StepRules,
     data_mesh,
@@ -315,7 +316,7 @@ def step_task(
     config: Bench, pretrained: Pretrained, preprocess: Preprocess
 ) -> tuple[Callable[[], Any], int]:
     """One step of the second stage, BatchNorm in training form, AdamW."""
-    optimizer = make_optimizer(TrainConfig(stage="finetune"), optax.constant_schedule(1e-4))
+    optimizer = make_optimizer(finetune(), optax.constant_schedule(1e-4))
     rules = StepRules(
         train_backbone=True, update_statistics=True, label_smoothing=0.1, precision="float32"
     )

@@ -23,11 +23,11 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
 from oct_jax.commands.parsing import split_words
-from oct_jax.commands.settings import TrainConfig
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
 from oct_jax.model.protocol import build
 from oct_jax.train.optimizer import make_optimizer
+from oct_jax.train.settings import finetune
 from oct_jax.train.step import StepRules, initial_state, jit_step, make_train_step
 
 BATCH, SIZE = 128, 224
@@ -95,7 +95,7 @@ def absent_tpu() -> Mesh:
 def measure(config: Any, mesh: Mesh, batch_size: int, preprocess: Preprocess) -> Cost:
     """Compiles the training loop's own step of a model, for shapes alone."""
     model, size = build(config), preprocess.size
-    optimizer = make_optimizer(TrainConfig(stage="finetune"), optax.constant_schedule(1e-4))
+    optimizer = make_optimizer(finetune(), optax.constant_schedule(1e-4))
     rules = StepRules(
         train_backbone=True,
         update_statistics=True,

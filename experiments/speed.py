@@ -41,7 +41,6 @@ from flax import nnx
 
 from oct_jax.commands.entry import keep_freed_memory
 from oct_jax.commands.parsing import split_words
-from oct_jax.commands.settings import TrainConfig
 from oct_jax.data.loader import feature_stream, prefetch
 from oct_jax.data.phantom import draw_anatomy, phantom_scan
 from oct_jax.data.preprocess import Preprocess
@@ -53,6 +52,7 @@ from oct_jax.model.mobilenet_v3 import LARGE, MobileNetV3Config, make_divisible
 from oct_jax.model.protocol import build
 from oct_jax.train.feature_cache import cached_views
 from oct_jax.train.optimizer import make_optimizer
+from oct_jax.train.settings import finetune, frozen
 from oct_jax.train.step import (
     StepRules,
     data_mesh,
@@ -262,7 +262,7 @@ def ours() -> Contender:
     folded, folded_config = fold(variables, config)
     forward = make_forward(build(folded_config), PREPROCESS)
     scans = np.random.default_rng(0).integers(0, 256, (BATCH, SIZE, SIZE), np.uint8)
-    optimizer = make_optimizer(TrainConfig(stage="finetune"), optax.constant_schedule(1e-4))
+    optimizer = make_optimizer(finetune(), optax.constant_schedule(1e-4))
     rules = StepRules(
         train_backbone=True, update_statistics=True, label_smoothing=0.1, precision="float32"
     )
@@ -425,7 +425,7 @@ def show_frozen() -> None:
     times: dict[str, list[float]] = {}
     for _ in range(3):
         times.setdefault("one forward pass", []).append(clock(one_pass))
-        for views in (1, TrainConfig(stage="frozen").views):
+        for views in (1, frozen().views):
             name = f"views={views}: the cache, then {EPOCHS} epochs"
             times.setdefault(name, []).append(clock(lambda views=views: stage(views)))
     print(f"\n| frozen stage, {SCANS} scans | seconds | / one forward pass |\n|---|---|---|")
@@ -438,7 +438,7 @@ def show_frozen() -> None:
 def frozen_epochs(source: Scans, variables: Any) -> Callable[[np.ndarray], None]:
     """Trains the head on cached features for ten epochs, the step compiled once."""
     model = build(MobileNetV3Config())
-    optimizer = make_optimizer(TrainConfig(stage="frozen"), optax.constant_schedule(3e-3))
+    optimizer = make_optimizer(frozen(), optax.constant_schedule(3e-3))
     rules = StepRules(
         train_backbone=False,
         update_statistics=False,

@@ -115,6 +115,8 @@ def list_scans(
     if not allow_empty:
         _check_nothing_empty(layout)
     files = [file for folder in layout.folders for file in _files(folder)]
+    if not files:
+        raise UserError(f"{root} holds no scans")
     check = partial(_check_file, root=root, task=task)
     results = list(map_threads(check, files, progress))
     bad = tuple(sorted((r for r in results if isinstance(r, BadScan)), key=lambda b: b.path))

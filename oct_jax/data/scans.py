@@ -199,7 +199,7 @@ def from_arrays(
     labels: Sequence[int] | Sequence[str] | np.ndarray,
     *,
     task: Task = KERMANY,
-    patients: Sequence[object] | None = None,
+    patients: Sequence[object] | np.ndarray | None = None,
     splits: Sequence[str] | None = None,
 ) -> Scans:
     """Scans in memory.

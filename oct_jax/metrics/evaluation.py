@@ -174,7 +174,7 @@ def to_groups(
 def parse_prevalence(text: str | None, task: Task) -> dict[str, float] | None:
     """`CNV:0.05,DME:0.05` as shares of all classes.
 
-    One class may be left out and has what is left; where several are, the last of the task has it.
+    What is left belongs to the one class whose tier is `observe`, unless that is named.
 
     Raises:
       UserError: not of this form, a class twice, or shares not from 0 to 1 and 1 together.
@@ -191,9 +191,9 @@ def parse_prevalence(text: str | None, task: Task) -> dict[str, float] | None:
         raise UserError(
             f"prevalence={text}: write CLASS:SHARE,... with the classes {', '.join(task.classes)}"
         ) from error
-    left_out = [name for name in task.classes if name not in named]
-    if left_out:
-        shares[left_out[-1]] = round(1 - sum(shares.values()), 9) + 0.0
+    healthy = [n for n, tier in zip(task.classes, task.tiers, strict=True) if tier == "observe"]
+    if len(healthy) == 1 and healthy[0] not in named:
+        shares[healthy[0]] = round(1 - sum(shares.values()), 9) + 0.0
     whole = len(named) == len(set(named)) and abs(sum(shares.values()) - 1) < 1e-6
     if not whole or not all(0 <= share <= 1 for share in shares.values()):
         raise UserError(f"prevalence={text}: each class once, shares that are 1 together")

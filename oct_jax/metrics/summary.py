@@ -56,9 +56,9 @@ class Summary:
 
 
 def summarise(
-    probabilities: Float[np.ndarray, "scans classes"],
-    labels: Sequence[int] | Int[np.ndarray, "scans"],
-    patients: Sequence[object],
+    probabilities: Float[np.ndarray, "_scans _classes"],
+    labels: Sequence[int] | Int[np.ndarray, "_labels"],
+    patients: Sequence[object] | np.ndarray,
     task: Task = KERMANY,
     *,
     resamples: int = 1000,
@@ -103,7 +103,10 @@ def summarise(
 
 
 def _check(
-    probabilities: np.ndarray, truth: np.ndarray, patients: Sequence[object], task: Task
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    patients: Sequence[object] | np.ndarray,
+    task: Task,
 ) -> None:
     shape = (len(truth), len(task.classes))
     if not len(truth) or probabilities.shape != shape or len(patients) != len(truth):

@@ -179,6 +179,7 @@ def test_only_a_passed_report_of_this_model_verifies(run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "copy")
     classifier = load(folder)
     passed = {"passed": True, "model": fingerprint(classifier), "method": "gradcam", "flip": False}
+    passed |= {"scans": 8}
     report_path(folder).parent.mkdir()
     assert not is_verified(folder, classifier, "gradcam", False)
     for change, verified in (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import cross_val_score
 
-from oct_jax.data.phantom import HEIGHT, draw_anatomy, phantom_scan
+from oct_jax.data.phantom import HEIGHT, draw_anatomy, phantom_scan, phantom_scans
 from oct_jax.data.scans import Scans
 from oct_jax.types import CLASSES, SPLITS, UserError
 

@@ -80,7 +80,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(monkeypatch, scans, tmp_path
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     if cache:
-        monkeypatch.setattr(prepare_module, "resize_scan", full)
+        monkeypatch.setattr("oct_jax.data.scans.resize_scan", full)
     else:
         monkeypatch.setattr(ArrayRecordFileAdapter, "write_examples", full)
     with pytest.raises(UserError, match=r"the disk is full; nothing was kept.*$"):

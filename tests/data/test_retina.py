@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from oct_jax.data.preprocess import Preprocess, geometry, resize_scan, to_scan_coordinates
+from oct_jax.data.preprocess import PIXELS, Preprocess, geometry, resize_scan, to_scan_coordinates
 from oct_jax.data.retina import SPACING, WINDOW, find_retina, scan_window
 
 PREPROCESS = Preprocess(size=64, resize="retina", mean=(0.5,), std=(0.5,))
@@ -128,7 +128,7 @@ def test_a_given_spacing_fixes_the_windows_physical_size(axial, lateral):
 def test_any_picture_gives_a_square_and_a_map_back(height, width, seed):
     scan = np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
     assert resize_scan(scan, PREPROCESS).shape == (64, 64)
-    carried = to_scan_coordinates(np.ones((64, 64), np.float32), geometry(scan, PREPROCESS))
+    carried = to_scan_coordinates(np.ones((64, 64), np.float32), PIXELS, geometry(scan, PREPROCESS))
     assert carried.shape == (height, width)
     assert set(np.unique(carried)) <= {0, 1}
 
@@ -154,7 +154,7 @@ def test_a_spot_comes_back_where_it_was(shape, place, across, seed):
         np.clip(np.arange(spans.columns.extent) + int(spans.columns.start), 0, width - 1),
     )
     there = np.asarray(_shrink(spot[inside]), np.float32)
-    back = to_scan_coordinates(there, spans)
+    back = to_scan_coordinates(there, PIXELS, spans)
     peak = np.unravel_index(back.argmax(), back.shape)
     assert abs(peak[0] + 0.5 - place * height) < 6
     assert abs(peak[1] + 0.5 - across * width) < 9

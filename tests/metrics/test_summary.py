@@ -9,7 +9,7 @@ from oct_jax.task import KERMANY
 from oct_jax.types import UserError
 
 LABELS = np.arange(40) % 4
-SCORES = np.random.default_rng(0).random((40, 4)) + np.eye(4)[LABELS]
+SCORES = np.random.default_rng(0).random((40, 4)) + 0.3 * np.eye(4)[LABELS]
 PROBABILITIES = SCORES / SCORES.sum(1, keepdims=True)
 
 

@@ -80,7 +80,8 @@ def test_a_backbone_of_ones_own_explains_a_scan(small_run):
 def test_a_run_without_a_named_backbone_is_a_mobilenet(tmp_path):
     model = MobileNetV3Config(width=0.25)
     preprocess = Preprocess(mean=(0.5,), std=(0.5,))
-    write_run_config(tmp_path, RunConfig({"seed": 1}, model, preprocess, synthetic=True))
+    settings = {"data": "phantom", "on_bad_scan": "refuse", "seed": 1, "phantom_patients": 24}
+    write_run_config(tmp_path, RunConfig(settings, model, preprocess, synthetic=True))
     assert read_run_config(tmp_path).model == model
 
 

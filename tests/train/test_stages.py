@@ -189,7 +189,7 @@ def test_a_class_without_training_scans_is_refused():
     whole = scans()
     three = from_arrays(
         [whole.read(index) for index in range(len(whole)) if whole.labels[index]],
-        [label for label in whole.labels if label],
+        [int(label) for label in whole.labels if label],
         splits=[r.split for r in whole.records if r.label != "CNV"],
     )
     with pytest.raises(UserError, match="1 of 4 classes have no training scans"):
