@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,17 @@ MAX_RATIO = 200
 """Larger members, and members that grow by more when unpacked, are refused: bombs, not scans."""
 
 _SMALL = 2**20  # a blank picture may shrink a thousandfold, and does no harm
+# What `zipfile` raises on damaged files: of names without a letter and of odd fields, too.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    IndexError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -33,7 +45,7 @@ def unpack(archive: Path, folder: Path) -> None:
             _check_space(sum(member.file_size for member in members), archive, folder)
             for member in members:
                 opened.extract(member, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except _ZIP_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"{archive}: not a readable zip ({reason}); download it again, or unpack it yourself "

@@ -1,0 +1,208 @@
+"""Faults on purpose: bad files, full disks, kills, two processes; what goes wrong is counted.
+
+    python experiments/faults.py out=runs/faults [seed=0] [pictures=1000000] [files=10000]
+        [kills=100] [disks=10] [parts=pictures,settings,weights,archives,runs,bundles,...]
+
+Every part that is finished is a line of `out/parts.jsonl`; run again with the same words, or with
+larger numbers, only what is missing is done. Parts run in a process of their own: one that takes
+the interpreter with it, or hangs for an hour, is counted as a traceback. Full disks need root.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fault_parts import bundles, commands, files, interruptions, pictures, runs, settings
+from fault_parts.tally import Tally
+from rich.console import Console
+
+from oct_jax import UserError
+from oct_jax.commands import entry as command
+from oct_jax.commands.parsing import split_words
+from oct_jax.files import read_json_lines, write_atomic
+
+DEFAULTS = {"seed": "0", "pictures": "1000000", "files": "10000", "kills": "100", "disks": "10"}
+PARTS = (
+    "pictures",
+    "settings",
+    "weights",
+    "archives",
+    "runs",
+    "bundles",
+    "disks",
+    "kills",
+    "together",
+)
+_CHUNK = 10_000
+_LONGEST = 3600
+
+Part = tuple[str, Callable[[], Tally]]
+
+
+def main(words: list[str]) -> None:
+    """Runs the parts that are not done yet, then prints the table."""
+    given = DEFAULTS | {"parts": ",".join(PARTS)} | split_words(words)
+    unknown = given.keys() - DEFAULTS.keys() - {"parts", "out"}
+    if unknown or "out" not in given or not set(given["parts"].split(",")) <= set(PARTS):
+        raise UserError(f"out=FOLDER, and {', '.join(DEFAULTS)}; parts={','.join(PARTS)}")
+    out = Path(given["out"]).absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    numbers = {name: _number(name, given[name]) for name in DEFAULTS}
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    chosen = given["parts"].split(",")
+    done = read_parts(out)
+    for name, part in list_parts(chosen, numbers, out, done):
+        if name not in done:
+            console.print(name, end=" ")
+            done[name] = run_part(part)
+            _store(out, done)
+            console.print(*[f"{key}={value}" for key, value in done[name].items() if value])
+    console.print(table(done))
+
+
+def list_parts(
+    chosen: list[str], numbers: dict[str, int], out: Path, done: dict[str, Any]
+) -> Iterator[Part]:
+    """The parts in order, each with a name that says its seed and size."""
+    seed = numbers["seed"]
+    if "pictures" in chosen:
+        for kind in pictures.KINDS:
+            yield from _chunks(
+                f"pictures {kind}",
+                numbers["pictures"],
+                seed,
+                partial(pictures.mutated_pictures, kind),
+            )
+    if "settings" in chosen:
+        yield "settings", settings.bad_settings
+    if "weights" in chosen:
+        for kind in ("safetensors", "pth", "h5"):
+            mutated = partial(files.mutated_weights, kind)
+            yield from _chunks(f"weights {kind}", numbers["files"], seed, mutated)
+    if "archives" in chosen:
+        yield from _chunks("archives zip", numbers["files"], seed, files.mutated_archives)
+    yield from _parts_of_commands(chosen, numbers, out, done)
+
+
+def _chunks(name: str, total: int, seed: int, mutated: Callable[..., Tally]) -> Iterator[Part]:
+    for start in range(0, total, _CHUNK):
+        count = min(_CHUNK, total - start)
+        chunk_seed = zlib.crc32(f"{name} {start} {seed}".encode())
+        yield (
+            f"{name}: seed {seed}, {start} to {start + count}",
+            partial(mutated, count, chunk_seed),
+        )
+
+
+def _parts_of_commands(
+    chosen: list[str], numbers: dict[str, int], out: Path, done: dict[str, Any]
+) -> Iterator[Part]:
+    seed, references = numbers["seed"], out / "references"
+    run = references / "frozen" / "run"
+    interrupted = {"disks", "kills", "together"} & set(chosen)
+    needed = list(commands.WORKS) if interrupted else []
+    needed += ["frozen"] * ("runs" in chosen) + ["export"] * ("bundles" in chosen)
+    for name in [name for name in commands.WORKS if name in {"frozen", *needed}] if needed else []:
+        reference(name, references)
+    if "runs" in chosen:
+        for begins in runs.READ_BY:
+            yield f"runs {begins}: seed {seed}", partial(runs.damaged_run, run, seed, begins)
+    if "bundles" in chosen:
+        bundle = references / "export" / "run" / "export"
+        yield f"bundles: seed {seed}", partial(bundles.damaged_bundle, bundle, seed)
+    ways = {"disks": interruptions.full_disk, "kills": interruptions.killed}
+    for name in commands.WORKS if interrupted else ():
+        wanted, seconds = reference(name, references)
+        for way in ("disks", "kills"):
+            for number in range(numbers[way] if way in chosen else 0):
+                label = f"{way} {name}: seed {seed}, {number}"
+                arguments = [name, out / "work", references, wanted]
+                arguments += [seconds] if way == "kills" else []
+                yield label, partial(ways[way], *arguments, zlib.crc32(label.encode()))
+        if "together" in chosen:
+            both = partial(interruptions.together, name, out / "work", references, wanted)
+            yield f"together {name}: seed {seed}", both
+
+
+def reference(name: str, references: Path) -> tuple[str, float]:
+    """Runs a command without faults, once; its digest and seconds."""
+    folder = references / name
+    note = references / f"{name}.json"
+    if not note.exists():
+        commands.begin(name, folder, references)
+        seconds = commands.duration(name, folder)
+        write_atomic(note, json.dumps([commands.WORKS[name].digest(folder), seconds]))
+    digest, seconds = json.loads(note.read_text())
+    return digest, seconds
+
+
+def run_part(part: Callable[[], Tally]) -> dict[str, Any]:
+    """A part in a process of its own; its counts and seconds."""
+    started = time.perf_counter()
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(1, mp_context=context, initializer=_silence)
+    try:
+        tally = pool.submit(part).result(_LONGEST)
+    except (BrokenProcessPool, TimeoutError) as error:
+        tally = Tally(tried=1)
+        tally.add(
+            "tracebacks", f"the process {'hangs' if isinstance(error, TimeoutError) else 'died'}"
+        )
+        for process in list(pool._processes.values()):
+            process.kill()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    return dataclasses.asdict(tally) | {"seconds": round(time.perf_counter() - started, 1)}
+
+
+def table(done: dict[str, Any]) -> str:
+    """Sums over the parts of a kind, as Markdown, and the first slips."""
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for name, part in done.items():
+        kinds.setdefault(name.partition(":")[0], []).append(part)
+    columns = ("tried", "refused", "tracebacks", "half_written", "lost", "wrong", "seconds")
+    lines = [f"| faults | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for kind, parts in kinds.items():
+        sums = [round(sum(part[column] for part in parts)) for column in columns]
+        lines.append(f"| {kind} | {' | '.join(map(str, sums))} |")
+    slips = [f"{name}: {slip}" for name, part in done.items() for slip in part["examples"]]
+    return "\n".join([*lines, "", *slips])
+
+
+def read_parts(out: Path) -> dict[str, Any]:
+    """The parts that are done, by name."""
+    path = out / "parts.jsonl"
+    rows: list[dict[str, Any]] = read_json_lines(path, dict[str, Any]) if path.exists() else []
+    return {row.pop("part"): row for row in rows}
+
+
+def _store(out: Path, done: dict[str, Any]) -> None:
+    rows = [json.dumps({"part": name, **part}) for name, part in done.items()]
+    write_atomic(out / "parts.jsonl", "\n".join(rows) + "\n")
+
+
+def _silence() -> None:
+    """Sends what C libraries print about damaged pictures nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def _number(name: str, text: str) -> int:
+    if not text.isdecimal() or int(text) > 10**9:
+        raise UserError(f"{name}={text}: must be a whole number")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))

@@ -1,0 +1,79 @@
+"""A small part of the fault campaign, `experiments/faults.py`: nothing goes wrong in it."""
+
+import importlib
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from narrow_run import make_run
+
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+
+
+def part(name: str):
+    sys.path.insert(0, str(EXPERIMENTS))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(EXPERIMENTS))
+
+
+def check(tally) -> None:
+    assert tally.slips == 0, tally.examples
+    assert tally.tried > tally.refused > 0
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP", "16-bit"])
+def test_mutated_pictures(kind):
+    check(part("fault_parts.pictures").mutated_pictures(kind, 100, seed=0))
+
+
+def test_bad_settings(monkeypatch):
+    settings = part("fault_parts.settings")
+    monkeypatch.setattr(settings, "VALUES", settings.VALUES[::6])
+    check(settings.bad_settings())
+
+
+@pytest.mark.parametrize("container", ["safetensors", "pth", "h5"])
+def test_mutated_weight_files(container):
+    check(part("fault_parts.files").mutated_weights(container, 100, seed=0))
+
+
+def test_bad_archives():
+    check(part("fault_parts.files").mutated_archives(50, seed=0))
+
+
+def test_a_damaged_manifest_of_a_run(tmp_path):
+    run = make_run(tmp_path / "run")
+    check(part("fault_parts.runs").damaged_run(run, 0, "manifest.csv"))
+
+
+def test_finished_parts_are_not_repeated(tmp_path, monkeypatch):
+    faults = part("faults")
+    words = [f"out={tmp_path}", "pictures=20000", "parts=pictures"]
+    tried = []
+    row = {"tried": 1, "refused": 1, "examples": [], "seconds": 0.1}
+    row |= dict.fromkeys(("tracebacks", "half_written", "lost", "wrong"), 0)
+    monkeypatch.setattr(faults, "run_part", lambda made: tried.append(made) or row)
+    faults.main(words)
+    assert len(tried) == 10
+    faults.main(words)
+    assert len(tried) == 10
+    faults.main([*words[:1], "pictures=30000", "parts=pictures"])
+    assert len(tried) == 15
+
+
+def test_interruptions_know_every_command(tmp_path):
+    commands = part("fault_parts.commands")
+    references = tmp_path / "references"
+    make_run(references / "frozen" / "run")
+    for name in commands.WORKS:
+        commands.begin(name, tmp_path / name, references)
+        tally = part("fault_parts.tally").Tally()
+        commands.check_left(tally, name, tmp_path / name, name)
+        assert tally.slips == 0
+        shutil.rmtree(tmp_path / name / "run", ignore_errors=True)
+        (tmp_path / name / "mine.txt").unlink()
+        commands.check_mine(tally, name, tmp_path / name, name)
+        assert tally.lost >= 1
