@@ -21,7 +21,7 @@ def part(name: str):
 
 def check(tally) -> None:
     assert tally.slips == 0, tally.examples
-    assert tally.tried > tally.refused > 0
+    assert tally.tried >= tally.refused > 0
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP", "16-bit"])

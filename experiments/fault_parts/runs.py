@@ -16,7 +16,6 @@ from oct_jax import load
 from oct_jax.commands.parsing import unflatten
 from oct_jax.commands.settings import EvaluateConfig, TrainConfig
 from oct_jax.decision.storage import read_rule
-from oct_jax.export.bundle import describe
 from oct_jax.files import read_json
 from oct_jax.model.protocol import fingerprint_of
 from oct_jax.runs.folder import check_resumable, read_run_config
@@ -125,9 +124,15 @@ def _readers(run: Path, settings: TrainConfig) -> dict[str, Callable[[], Any]]:
         "rule": lambda: _of_rule(read_rule(stage)),
         "metrics": lambda: read_metrics(stage / "metrics.jsonl"),
         "resume": lambda: (check_resumable(run, settings), "resumable"),
-        "export": lambda: describe(run, load(run)),
+        "export": lambda: _exported(run),
         "report": lambda: is_verified(run, load(run), "gradcam", False),
     }
+
+
+def _exported(run: Path) -> Any:
+    from oct_jax.export.bundle import describe  # seconds of imports that only this needs
+
+    return describe(run, load(run))
 
 
 def _of_rule(rule: Any) -> Any:
