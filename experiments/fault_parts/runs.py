@@ -19,7 +19,6 @@ from oct_jax.decision.storage import read_rule
 from oct_jax.files import read_json
 from oct_jax.model.protocol import fingerprint_of
 from oct_jax.runs.folder import check_resumable, read_run_config
-from oct_jax.runs.reporting import read_metrics
 from oct_jax.runs.scans import find_overlap, open_labelled
 from oct_jax.runs.verified import is_verified
 
@@ -39,7 +38,6 @@ READ_BY = {
     "frozen/best/": ("load",),
     "frozen/decision/": ("rule", "load"),
     "frozen/config.json": ("resume",),
-    "frozen/metrics.jsonl": ("metrics",),
     "explanation/report.json": ("report",),
 }
 """Files of a run, by how their paths begin, and what reads them. Checkpoints to resume from,
@@ -97,9 +95,8 @@ def _read_all(
     for name, read in readers.items():
         answer = attempt(tally, f"{name}: {label}", read)
         refused = answer is None
-        # Without its file a rule or a report is simply not there; rows are for people only.
+        # Without its file a rule or a report is simply not there.
         absent = label.endswith(" missing") and answer in (("none",), False)
-        absent = absent or (isinstance(answer, list) and answer == whole[name][: len(answer)])
         if judged and not refused and not absent and answer != whole[name]:
             tally.add("wrong", f"{name}: {label}: {str(answer)[:100]}")
 
@@ -122,7 +119,6 @@ def _readers(run: Path, settings: TrainConfig) -> dict[str, Callable[[], Any]]:
         "evaluate's scans": scans,
         "run config": lambda: read_run_config(run),
         "rule": lambda: _of_rule(read_rule(stage)),
-        "metrics": lambda: read_metrics(stage / "metrics.jsonl"),
         "resume": lambda: (check_resumable(run, settings), "resumable"),
         "export": lambda: _exported(run),
         "report": lambda: is_verified(run, load(run), "gradcam", False),
