@@ -19,7 +19,7 @@ from PIL import Image
 
 from fault_parts.tally import Tally
 from oct_jax import CLASSES, UserError, load
-from oct_jax.data.phantom import PhantomSource
+from  import PhantomSource
 from oct_jax.data.prepared import open_prepared
 from oct_jax.export.verify import SUMS, check_sums
 from oct_jax.files import read_json

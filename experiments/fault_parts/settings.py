@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 from fault_parts.tally import Tally, attempt
@@ -70,8 +71,10 @@ def _try(tally: Tally, config: type, words: list[str], key: Key | None) -> None:
     if again != read:
         tally.add("wrong", f"{label}: reads back as another value")
     # Text is taken as it was typed; `None` means none where a key may have no value.
-    if key is not None and key.type is str and flat[key.name] != split_words(words)[key.name]:
-        tally.add("wrong", f"{label}: accepted as {flat[key.name]!r}")
+    if key is not None and key.type is str:
+        typed = split_words(words)[key.name]
+        if flat[key.name] not in (typed, os.path.expanduser(typed)):
+            tally.add("wrong", f"{label}: accepted as {flat[key.name]!r}")
 
 
 def _is_sound(value: Any) -> bool:
