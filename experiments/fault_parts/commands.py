@@ -19,7 +19,7 @@ from PIL import Image
 
 from fault_parts.tally import Tally
 from oct_jax import CLASSES, UserError, load
-from  import PhantomSource
+from oct_jax.data.phantom import phantom_scans
 from oct_jax.data.prepared import open_prepared
 from oct_jax.export.verify import SUMS, check_sums
 from oct_jax.files import read_json
@@ -126,7 +126,7 @@ def begin(name: str, folder: Path, references: Path) -> None:
 
 def write_scans(root: Path) -> None:
     """A folder of phantoms as PNG files, named as Kermany's are."""
-    source = PhantomSource(patients=24, seed=0)
+    source = phantom_scans(patients=24, seed=0)
     for index, record in enumerate(source.records):
         label = CLASSES[source.labels[index]]
         path = root / label / f"{label}-{record.patient.rpartition('-')[2]}-{index}.png"
