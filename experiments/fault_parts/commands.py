@@ -21,7 +21,7 @@ from fault_parts.tally import Tally
 from oct_jax import CLASSES, UserError, load
 from oct_jax.data.phantom import phantom_scans
 from oct_jax.data.prepared import open_prepared
-from oct_jax.export.verify import SUMS, check_sums
+from oct_jax.export.verify import SUMS, check_files
 from oct_jax.files import read_json
 from oct_jax.model.protocol import fingerprint_of
 
@@ -70,7 +70,7 @@ def _trained(folder: Path, stage: str) -> str:
 
 
 def _prepared(folder: Path) -> str:
-    source, _ = open_prepared(folder / "prepared")
+    source = open_prepared(folder / "prepared")
     scans = [source.read(index).tobytes() for index in range(len(source.records))]
     return _hash((source.records, scans))
 
@@ -188,8 +188,8 @@ def check_left(tally: Tally, name: str, folder: Path, label: str) -> None:
                 tally.add("half_written", f"{label}: {path.relative_to(folder)}")
     out = folder / "run" / "export"
     try:
-        if out.exists() and check_sums(out):
-            tally.add("half_written", f"{label}: {check_sums(out)[0]}")
+        if out.exists() and check_files(out):
+            tally.add("half_written", f"{label}: {check_files(out)[0]}")
         if (folder / "prepared").exists():
             _prepared(folder)
     except (OSError, UserError) as error:
