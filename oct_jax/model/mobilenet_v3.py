@@ -8,15 +8,16 @@ import dataclasses
 import itertools
 import operator
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import PRNGKeyArray
+from msgspec import Meta
 
 from oct_jax.arrays import FeatureMap, Images, Logits
-from oct_jax.files import Positive, PositiveInt, Rate, Share
+from oct_jax.files import Positive, Rate, Share
 from oct_jax.model.fold import fold_batch_norm
 from oct_jax.model.layers import (
     Activation,
@@ -91,12 +92,12 @@ class MobileNetV3Config:
     """
 
     variant: Variant = "large"
-    width: Positive = 1.0
+    width: Annotated[float, Meta(gt=0, le=16)] = 1.0
     padding: Padding = "symmetric"
     bn_epsilon: Positive = 1e-3
     bn_momentum: Share = 0.99
-    num_classes: PositiveInt = 4
-    channels: PositiveInt = 3
+    num_classes: Annotated[int, Meta(ge=1, le=10_000)] = 4
+    channels: Annotated[int, Meta(ge=1, le=1_000)] = 3
     dropout: Rate = 0.2
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     folded: bool = False

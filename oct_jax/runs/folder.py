@@ -4,8 +4,7 @@ runs/<name>/
   config.json       run-wide settings, the model, the preprocessing, whether data is synthetic
   manifest.csv      every scan with its split and hash
   provenance.json   versions, git state, command, weight source, data report
-  frozen/           config.json, last/, best/, metrics.jsonl, summary.json, curves.png, events,
-                    decision/, heatmap_grid.json
+  frozen/           checkpoints, decision rule, heatmap grid, metrics, curves, events
   finetune/         the same
   replaced/1/       what `restart=true` replaced; the package never deletes it
 

@@ -50,6 +50,8 @@ def refused(function, *arguments) -> str:
         ("model", {"width": -1}),
         ("model", {"width": float("nan")}),
         ("model", {"width": float("inf")}),
+        ("model", {"width": 1e308}),
+        ("model", {"channels": 10**19}),
         ("model", {"num_classes": 0}),
         ("model", {"num_classes": 4.5}),
         ("model", {"bn_epsilon": 0}),
