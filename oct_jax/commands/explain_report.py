@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import track
 
 from oct_jax.classifier import Classifier
+from oct_jax.commands.outline_report import examine_outlines, outlines_markdown
 from oct_jax.commands.settings import ExplainReportConfig
 from oct_jax.data.datasets import open_data
 from oct_jax.data.preprocess import HeatmapGrid, resize_scan, to_input_coordinates
@@ -105,17 +106,38 @@ def report(config: ExplainReportConfig, console: Console) -> None:
     check_claimable(report_path(folder).parent)
     examples = read_examples(folder, classifier, config.scans)
     console.print(f"{len(examples.labels)} test scans of {folder}", markup=False)
+    outlines = _outlines(classifier, config)
     tested = examine(classifier, examples, config, console)
+    tested.figures["outlines"] = outlines
     where = report_path(folder).parent
     claim_folder(where)
     write_json(report_path(folder), tested.figures)
     text = to_markdown(tested.figures)
+    if outlines is not None:
+        text += outlines_markdown(outlines)
     write_atomic(where / "report.md", text)
     draw_curves(tested, where / "curves.png")
     sheet = draw_sheet(tested, examples, classifier)
     write_atomic(where / "maps.png", encode_png(sheet))
     console.print(text, markup=False)
     console.print(f"stored in {where}", markup=False)
+
+
+def _outlines(classifier: Classifier, config: ExplainReportConfig) -> dict[str, Any] | None:
+    """The figures on outlined lesions, first: bad masks should not wait for the other tests."""
+    if config.masks is None:
+        return None
+    if config.lesion not in classifier.task.classes:
+        choices = ", ".join(classifier.task.classes)
+        raise UserError(f"lesion={config.lesion}: must be one of {choices}")
+    return examine_outlines(
+        classifier,
+        Path(config.masks),
+        config.lesion,
+        config.method,
+        flip=config.flip,
+        seed=config.seed,
+    )
 
 
 def read_examples(folder: Path, classifier: Classifier, count: int) -> Examples:

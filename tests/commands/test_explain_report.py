@@ -6,12 +6,16 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from oct_jax.commands.explain_report import MAPS, criteria, examine, read_examples, report
+from oct_jax.commands.outline_report import examine_outlines, outlines_markdown
 from oct_jax.commands.settings import ExplainReportConfig
+from oct_jax.data.phantom import phantom_scans
 from oct_jax.runs.load import load
 from oct_jax.runs.verified import report_path
+from oct_jax.types import CLASSES, UserError
 
 CONFIG = ExplainReportConfig(scans=8, steps=3)
 
@@ -101,3 +105,30 @@ def test_centre_and_lesions_count_on_phantoms_alone():
     figures = spoiled("advantage", "deletion", "centre", value=(-0.2, -0.3, -0.1))
     assert all(criteria(figures).values())  # normal scans have nothing to find
     assert all(criteria(figures | {"lesions": {}, "advantage_on_lesions": {}}).values())
+
+
+def test_outlined_lesions_are_tested_too(run, tmp_path):
+    """Masks of phantoms, of a second grader who sees nothing; the figures are stored and told."""
+    for name in ("scans", "first", "second"):
+        (tmp_path / name).mkdir()
+    source = phantom_scans(patients=24, seed=4)
+    for index in np.flatnonzero(source.labels == CLASSES.index("DME"))[:4]:
+        name = f"{index}_1.png"
+        lesion = np.where(source.lesion(int(index)), np.uint8(255), np.uint8(0))
+        Image.fromarray(source.read(int(index))).save(tmp_path / "scans" / name)
+        Image.fromarray(lesion).save(tmp_path / "first" / name)
+        Image.fromarray(np.zeros_like(lesion)).save(tmp_path / "second" / name)
+    figures = examine_outlines(load(run), tmp_path, "DME", "gradcam", flip=False, seed=0)
+    assert (figures["scans"], figures["patients"], figures["graders_dice"]) == (4, 4, 0)
+    names = {"DME (the lesions' class)", "CNV", "DRUSEN", "NORMAL", "random weights"}
+    assert names <= set(figures["maps"])
+    mean, low, high = figures["maps"]["CNV"]["share_inside"]
+    assert 0 <= low <= mean <= high <= 1
+    assert "random weights" in outlines_markdown(figures)
+    assert json.dumps(figures)
+
+
+def test_an_unknown_class_of_lesions_is_one_line(run, tmp_path):
+    config = ExplainReportConfig(run=str(run), masks=str(tmp_path), lesion="WARTS")
+    with pytest.raises(UserError, match="lesion=WARTS"):
+        report(config, Console(quiet=True))

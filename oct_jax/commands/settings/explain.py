@@ -50,6 +50,12 @@ class ExplainReportConfig:
     scans: int = chz.field(
         default=60, validator=at_least(8), doc="test scans, spread evenly over the classes"
     )
+    masks: str | None = chz.field(
+        default=None,
+        validator=not_empty,
+        doc="a folder of outlined lesions to test on too: scans/, and a folder of masks a grader",
+    )
+    lesion: str = chz.field(default="DME", doc="the class that the outlined lesions belong to")
     steps: int = chz.field(
         default=8,
         validator=between(2, 1000),
