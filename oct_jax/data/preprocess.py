@@ -26,7 +26,7 @@ class Preprocess:
     """How a scan becomes the model's input; saved with every trained model.
 
     Attributes:
-      size: side of the square that the model eats, pixels.
+      size: side of the square of the model's input, pixels.
       resize: `squash` changes the aspect ratio to fit the whole scan; `letterbox` keeps it and
         pads with black; `crop` keeps it and takes the central square; `retina` takes a window of
         fixed physical size around the retina (see `oct_jax.data.retina`).

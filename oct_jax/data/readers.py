@@ -1,4 +1,4 @@
-"""Image files to grey scans: JPEG, PNG, TIFF and BMP, told apart by content."""
+"""Image files to grey scans: JPEG, PNG, TIFF and BMP, detected from content."""
 
 from __future__ import annotations
 

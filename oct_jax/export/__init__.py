@@ -1,1 +1,1 @@
-"""A trained run as ONNX files that eat a scan, with all that a mobile team needs beside them."""
+"""A trained run as ONNX files that take raw scans, with what a mobile team needs beside them."""

@@ -245,7 +245,7 @@ def _usability(found: Mapping[str, Mapping[str, int]] | None) -> str:
 _TENSORS = {
     "scans": "grey levels 0 to 255, rows from vitreous to choroid",
     "scan": "grey levels 0 to 255 of the resized scan, not normalised",
-    "resized": "the scan as the network sees it; what the mobile models eat",
+    "resized": "the scan as the network sees it; what the mobile models take",
     "probabilities": "in the order of the labels; sum to 1",
     "logits": "before temperature and softmax",
     "heatmap": "where the predicted class shows, over the input; peak about 1, or 0 throughout",

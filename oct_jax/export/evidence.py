@@ -27,7 +27,7 @@ _THREADS = 4
 
 @dataclass(frozen=True)
 class Split:
-    """Scans as the model eats them, and their labels."""
+    """Scans as the model takes them, and their labels."""
 
     scans: ScanBatch
     labels: LabelBatch
