@@ -27,7 +27,9 @@ from oct_jax.paths import expand_home
 from oct_jax.types import UserError
 
 Config = TypeVar("Config")
-PATHS = frozenset({"run", "data", "manifest", "weights", "root", "out", "write_manifest", "task"})
+PATHS = frozenset(
+    {"run", "data", "manifest", "masks", "weights", "root", "out", "write_manifest", "task"}
+)
 """Settings that may be paths: `parse` replaces a leading `~` in them, and nothing else does."""
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf|nan")
@@ -79,7 +81,7 @@ def parse(config: type[Config], words: Sequence[str], defaults: Mapping[str, Any
     for name, value in given.items():
         _refuse_unknown(name, value, keys)
         _refuse_odd_number(name, value, keys[name])
-    given |= {name: expand_home(value) for name, value in given.items() if name in PATHS}
+    given |= {name: _expand(name, value) for name, value in given.items() if name in PATHS}
     blueprint = chz.Blueprint(config).apply(dict(defaults))
     try:
         return blueprint.make_from_argv([f"{name}={value}" for name, value in given.items()])
@@ -87,6 +89,13 @@ def parse(config: type[Config], words: Sequence[str], defaults: Mapping[str, Any
         raise UserError(_one_line(error, given, keys)) from error
     except UserError as error:
         raise UserError(_with_whole_key(str(error), given)) from error
+
+
+def _expand(name: str, value: str) -> str:
+    try:
+        return expand_home(value)
+    except UserError as error:
+        raise UserError(f"{name}={error}") from error
 
 
 def split_words(words: Sequence[str]) -> dict[str, str]:

@@ -85,7 +85,7 @@ def test_defaults_stand_in_for_absent_words_alone():
         (["stage=frozen", "data=a\u2028b"], "'data=a\\u2028b': holds a line break or another"),
         (
             ["stage=frozen", "run=~no-such-user/x"],
-            "run=~no-such-user/x: no home folder of",
+            "run=~no-such-user/x: ~no-such-user is no user's home",
         ),
         (["stage=frozen", "x" * 300 + "=1"], "x" * 77 + "...=1: unknown key"),
     ],
