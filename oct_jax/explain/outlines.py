@@ -2,8 +2,9 @@
 
 <folder>/
   scans/        PATIENT_NUMBER.png, one B-scan each
-  <grader>/     a mask of the same name and size for every scan, 0 outside of the lesions;
-                one folder for each grader
+  <grader>/     a mask of the same name and size for every scan, 0 outside of the lesions
+
+There is one folder for each grader.
 """
 
 from __future__ import annotations
