@@ -273,15 +273,15 @@ def classifier_of(
 def read_classifier(path: Path) -> Classifier:
     """Reads a file that `Classifier.save` wrote; UserError in one line where it is none."""
     content = read_model(path)
-    return Classifier(
-        model=build(content.config),
-        variables=jax.tree.map(jnp.asarray, content.variables),
-        preprocess=content.preprocess,
-        synthetic=content.synthetic,
-        stage=content.stage,
-        rule=content.rule,
-        stored_grid=content.grid,
+    return classifier_of(
+        content.config,
+        content.variables,
+        content.preprocess,
         task=content.task,
+        rule=content.rule,
+        grid=content.grid,
+        stage=content.stage,
+        synthetic=content.synthetic,
     )
 
 
