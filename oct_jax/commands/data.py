@@ -24,21 +24,21 @@ Result = TypeVar("Result")
 def run_audit(config: AuditConfig) -> None:
     """Audits, tells, writes the report, and exits with 1 where splits or labels are unsound."""
     task = task_or_folders(config.task)
-    found = _with_progress(lambda progress: audit(config.root, progress, task=task))
-    write_report(found, Path(config.out))
-    for line in summary_lines(found):
+    findings = _with_progress(lambda progress: audit(config.root, progress, task=task))
+    write_report(findings, Path(config.out))
+    for line in summary_lines(findings):
         print(line)
     print(f"report: {Path(config.out) / 'audit.html'}")
     if config.write_manifest:
-        records = clean_records(found, seed=config.seed)
+        records = clean_records(findings, seed=config.seed)
         write_manifest(records, config.write_manifest)
         print(
             f"clean splits of {len(records)} scans: {config.write_manifest}; use them with "
             f"just train stage=frozen data={config.root} manifest={config.write_manifest}"
         )
-    elif found.leaks:
-        print(f"fix: {fix(found)}")
-    if found.leaks or found.contradictions:
+    elif findings.leaks:
+        print(f"fix: {fix(findings)}")
+    if findings.leaks or findings.contradictions:
         sys.exit(1)
 
 

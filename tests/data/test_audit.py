@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from oct_jax.commands.cli import as_settings
-from oct_jax.data import audit as audit_module
-from oct_jax.data.audit import audit, clean_records
+from oct_jax.data.audit import audit, clean_records, duplicates, findings
 from oct_jax.data.manifest import read_manifest
 from oct_jax.data.split import leaking_patients
 from oct_jax.reports.audit_page import as_html, summary_lines
@@ -59,7 +58,7 @@ def command(*words, cwd):
 
 
 def test_examples_in_docstrings():
-    assert doctest.testmod(audit_module).failed == 0
+    assert doctest.testmod(findings).failed == 0
 
 
 def test_a_clean_folder_has_no_findings(clean):
@@ -108,7 +107,7 @@ def test_every_pair_is_compared_across_blocks(monkeypatch, clean):
     image = Image.open(clean / "train" / "CNV" / "CNV-400-1.jpeg")
     save(image, clean / "test" / "NORMAL" / "NORMAL-9999-1.jpeg", quality=50)
     whole = audit(clean).pairs
-    monkeypatch.setattr(audit_module, "_BLOCK", 5)
+    monkeypatch.setattr(duplicates, "_BLOCK", 5)
     assert audit(clean).pairs == whole
     assert len(whole) == 1
 
