@@ -64,6 +64,7 @@ from oct_jax.model.protocol import Pretrained, build
 from oct_jax.reports.overlay import encode_png, page
 from oct_jax.runs.folder import read_settings
 from oct_jax.runs.scans import open_labelled
+from oct_jax.train.loss import class_weighted_loss
 from oct_jax.train.optimizer import make_optimizer
 from oct_jax.train.settings import finetune
 from oct_jax.train.step import (
@@ -317,11 +318,9 @@ def step_task(
 ) -> tuple[Callable[[], Any], int]:
     """One step of the second stage, BatchNorm in training form, AdamW."""
     optimizer = make_optimizer(finetune(), optax.constant_schedule(1e-4))
-    rules = StepRules(
-        train_backbone=True, update_statistics=True, label_smoothing=0.1, precision="float32"
-    )
-    weights = np.ones(len(CLASSES), np.float32)
-    one = make_train_step(build(pretrained.config), preprocess, optimizer, weights, rules)
+    rules = StepRules(train_backbone=True, update_statistics=True, precision="float32")
+    loss = class_weighted_loss(np.ones(len(CLASSES), np.float32), label_smoothing=0.1)
+    one = make_train_step(build(pretrained.config), preprocess, optimizer, loss, rules)
     mesh, size = data_mesh(), preprocess.size
     rng = np.random.default_rng(0)
     batch = distribute(

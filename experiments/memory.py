@@ -26,11 +26,13 @@ from oct_jax.commands.parsing import split_words
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
 from oct_jax.model.protocol import build
+from oct_jax.train.loss import class_weighted_loss
 from oct_jax.train.optimizer import make_optimizer
 from oct_jax.train.settings import finetune
 from oct_jax.train.step import StepRules, initial_state, jit_step, make_train_step
 
 BATCH, SIZE = 128, 224
+LOSS = class_weighted_loss(np.ones(4, np.float32), label_smoothing=0.1)
 PREPROCESS = Preprocess(size=SIZE, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 POLICIES = {
     "float32": {"dtype": "float32"},
@@ -99,10 +101,9 @@ def measure(config: Any, mesh: Mesh, batch_size: int, preprocess: Preprocess) ->
     rules = StepRules(
         train_backbone=True,
         update_statistics=True,
-        label_smoothing=0.1,
         precision=config.dtype,
     )
-    step = make_train_step(model, preprocess, optimizer, np.ones(4, np.float32), rules)
+    step = make_train_step(model, preprocess, optimizer, LOSS, rules)
     state = jax.eval_shape(lambda v: initial_state(v, optimizer, config.dtype), model.shapes)
     batch = {
         "image": jax.ShapeDtypeStruct((batch_size, size, size), jnp.uint8),

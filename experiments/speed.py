@@ -51,6 +51,7 @@ from oct_jax.model.inference import make_forward, predict_source
 from oct_jax.model.mobilenet_v3 import LARGE, MobileNetV3Config, make_divisible
 from oct_jax.model.protocol import build
 from oct_jax.train.feature_cache import cached_views
+from oct_jax.train.loss import class_weighted_loss
 from oct_jax.train.optimizer import make_optimizer
 from oct_jax.train.settings import finetune, frozen
 from oct_jax.train.step import (
@@ -66,6 +67,7 @@ from oct_jax.train.step import (
 from oct_jax.types import CLASSES
 
 SIZE, BATCH, SCANS, EPOCHS = 224, 32, 320, 10
+LOSS = class_weighted_loss(np.ones(4, np.float32), label_smoothing=0.1)
 PREPROCESS = Preprocess(size=SIZE, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 TASKS = {"forward 1": 1, "forward 32": BATCH, "step 32": BATCH}
 OURS, BOOK = "ours", "book-style Flax"
@@ -263,10 +265,8 @@ def ours() -> Contender:
     forward = make_forward(build(folded_config), PREPROCESS)
     scans = np.random.default_rng(0).integers(0, 256, (BATCH, SIZE, SIZE), np.uint8)
     optimizer = make_optimizer(finetune(), optax.constant_schedule(1e-4))
-    rules = StepRules(
-        train_backbone=True, update_statistics=True, label_smoothing=0.1, precision="float32"
-    )
-    step = make_train_step(model, PREPROCESS, optimizer, np.ones(4, np.float32), rules)
+    rules = StepRules(train_backbone=True, update_statistics=True, precision="float32")
+    step = make_train_step(model, PREPROCESS, optimizer, LOSS, rules)
     mesh = data_mesh()
     batch = distribute({"image": scans, "label": np.arange(BATCH, dtype=np.int32) % 4}, mesh)
     key = run_key(0, mesh)
@@ -442,12 +442,11 @@ def frozen_epochs(source: Scans, variables: Any) -> Callable[[np.ndarray], None]
     rules = StepRules(
         train_backbone=False,
         update_statistics=False,
-        label_smoothing=0.1,
         precision="float32",
         cached_features=True,
     )
     mesh = data_mesh()
-    one = make_train_step(model, PREPROCESS, optimizer, np.ones(4, np.float32), rules)
+    one = make_train_step(model, PREPROCESS, optimizer, LOSS, rules)
     step, key = jit_step(one, mesh), run_key(0, mesh)
 
     def epochs(features: np.ndarray) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from oct_jax.arrays import LabelBatch, ScanBatch
-from oct_jax.data.augment import FINE, augment
+from oct_jax.data.augment import FINE, Augmentation, augment
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.scans import Scans
 from oct_jax.data.strengths import Augment
@@ -98,11 +98,11 @@ class _RandomView(grain.transforms.RandomMap):
 
 @dataclass(frozen=True)
 class _RandomAugment(grain.transforms.RandomMap):
-    strengths: Augment
+    augmentation: Augment | Augmentation
     size: int
 
     def random_map(self, element: dict, rng: np.random.Generator) -> dict:
-        return {**element, "image": augment(element["image"], rng, self.strengths, self.size)}
+        return {**element, "image": augment(element["image"], rng, self.augmentation, self.size)}
 
 
 def _fine(scans: Scans, preprocess: Preprocess) -> Preprocess:
@@ -122,7 +122,7 @@ def _fine(scans: Scans, preprocess: Preprocess) -> Preprocess:
 def training_stream(
     scans: Scans,
     preprocess: Preprocess,
-    strengths: Augment,
+    augmentation: Augment | Augmentation,
     *,
     batch_size: int,
     seed: int,
@@ -139,7 +139,7 @@ def training_stream(
     Args:
       scans: to train on.
       preprocess: how they are resized.
-      strengths: how they are augmented.
+      augmentation: how they are augmented: strengths, or a function; see `augment`.
       batch_size: scans in a global batch; `shards` must divide it.
       seed: fixes order and augmentation.
       shard: index of this process.
@@ -148,7 +148,7 @@ def training_stream(
     fine = _fine(scans, preprocess)
     small = len(scans) * fine.size**2 <= MEMORY_BYTES
     resized = _ResizedScans(scans, scans.labels, fine, {} if small else None)
-    stream = _endless(resized, seed).random_map(_RandomAugment(strengths, preprocess.size))
+    stream = _endless(resized, seed).random_map(_RandomAugment(augmentation, preprocess.size))
     # Sharded last, so that a scan's random numbers hang on its global position; by whole parts of
     # a batch, so that it has the place in the batch, and the dropout, that one process gives it.
     return stream.batch(batch_size // shards, drop_remainder=True)[shard::shards]
@@ -198,7 +198,7 @@ def in_order(
 def augmented_views(
     scans: Scans,
     preprocess: Preprocess,
-    strengths: Augment,
+    augmentation: Augment | Augmentation,
     *,
     views: int,
     batch_size: int,
@@ -208,5 +208,5 @@ def augmented_views(
     """Every scan in order, then every scan again, `views` times, augmented anew."""
     resized = _ResizedScans(scans, scans.labels, _fine(scans, preprocess))
     stream = grain.MapDataset.source(resized).seed(seed).repeat(views)
-    stream = stream.random_map(_RandomAugment(strengths, preprocess.size))
+    stream = stream.random_map(_RandomAugment(augmentation, preprocess.size))
     yield from prefetch(stream.batch(batch_size, drop_remainder=False), threads=threads)

@@ -24,7 +24,7 @@ from oct_jax.model.protocol import Variables
 from oct_jax.runs.best import best_manager, manager_options, restore_best
 from oct_jax.runs.checksums import damage_of, system_errors
 from oct_jax.runs.processes import write_once
-from oct_jax.train.loop import Restored
+from oct_jax.train.checkpointing import Restored
 from oct_jax.train.step import TrainState
 from oct_jax.types import UserError
 

@@ -8,19 +8,25 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from oct_jax.train.callbacks import Callback, EpochMetrics, StepReport
-    from oct_jax.train.loop import Checkpoints, Trained, train
+    from oct_jax.train.checkpointing import Checkpoints
+    from oct_jax.train.loop import Trained, train
+    from oct_jax.train.loss import Loss
     from oct_jax.train.settings import StageSettings, finetune, frozen
-    from oct_jax.train.step import make_train_step
+    from oct_jax.train.step import StepRules, TrainState, initial_state, make_train_step
 
 __all__ = [
     "Callback",
     "Checkpoints",
     "EpochMetrics",
+    "Loss",
     "StageSettings",
     "StepReport",
+    "StepRules",
+    "TrainState",
     "Trained",
     "finetune",
     "frozen",
+    "initial_state",
     "make_train_step",
     "train",
 ]
@@ -28,13 +34,17 @@ __all__ = [
 # Imported at first use, so that `python -m oct_jax.train --help` does not wait for JAX.
 _HOMES = {
     "Callback": "callbacks",
-    "Checkpoints": "loop",
+    "Checkpoints": "checkpointing",
     "EpochMetrics": "callbacks",
+    "Loss": "loss",
     "StageSettings": "settings",
     "StepReport": "callbacks",
+    "StepRules": "step",
+    "TrainState": "step",
     "Trained": "loop",
     "finetune": "settings",
     "frozen": "settings",
+    "initial_state": "step",
     "make_train_step": "step",
     "train": "loop",
 }

@@ -35,7 +35,7 @@ class EpochMetrics:
       val_loss: unweighted cross-entropy of the validation scans.
       val_accuracy: in [0, 1].
       val_balanced_accuracy: mean recall of the classes, in [0, 1].
-      learning_rate: of the epoch's last step.
+      learning_rate: of the epoch's last step; nan with an optimizer of one's own.
       skipped: steps left out so far, because a float16 gradient was not finite.
       images_per_second: training scans a second, validation included.
     """

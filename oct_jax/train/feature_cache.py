@@ -24,6 +24,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
+from oct_jax.data.augment import Augmentation
 from oct_jax.data.loader import augmented_views
 from oct_jax.data.manifest import manifest_digest
 from oct_jax.data.preprocess import Preprocess
@@ -39,7 +40,7 @@ def cached_views(
     variables: Variables,
     source: Scans,
     preprocess: Preprocess,
-    strengths: Augment,
+    augmentation: Augment | Augmentation,
     *,
     views: int,
     seed: int,
@@ -53,12 +54,13 @@ def cached_views(
       variables: of the folded model.
       source: the scans.
       preprocess: how they are resized.
-      strengths: how views are augmented.
+      augmentation: how views are augmented: strengths, or a function, of which no cache is used
+        again, for nothing tells whether it is the same.
       views: augmented versions of each scan.
       seed: of the augmentation.
       threads: that read and prepare scans.
     """
-    key = _key(config, variables, source, preprocess, strengths, views, seed)
+    key = _key(config, variables, source, preprocess, augmentation, views, seed)
     path = folder / f"features-{key[:16]}.npy"
     if not path.exists():
         for stale in folder.glob("features-*.npy*"):
@@ -66,7 +68,7 @@ def cached_views(
         batches = augmented_views(
             source,
             preprocess,
-            strengths,
+            augmentation,
             views=views,
             batch_size=BATCH_SIZES[-1],
             seed=seed,
@@ -87,7 +89,7 @@ def _key(
     variables: Variables,
     source: Scans,
     preprocess: Preprocess,
-    strengths: Augment,
+    augmentation: Augment | Augmentation,
     views: int,
     seed: int,
 ) -> str:
@@ -96,7 +98,7 @@ def _key(
         "model": [dataclasses.asdict(config), _code_digest(config)],
         "data": manifest_digest(source.records),
         "preprocess": dataclasses.asdict(preprocess),
-        "augment": dataclasses.asdict(strengths),
+        "augment": _describe_augmentation(augmentation),
         "views": views,
         "seed": seed,
     }
@@ -104,6 +106,12 @@ def _key(
     for leaf in jax.tree.leaves((variables.params["backbone"], variables.stats)):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()
+
+
+def _describe_augmentation(augmentation: Augment | Augmentation) -> object:
+    if isinstance(augmentation, Augment):
+        return dataclasses.asdict(augmentation)
+    return uuid.uuid4().hex
 
 
 def _code_digest(config: ModelConfig) -> str:

@@ -12,9 +12,11 @@ import grain
 import jax
 import numpy as np
 
+from oct_jax.data.augment import Augmentation
 from oct_jax.data.loader import feature_stream, prefetch, training_stream
 from oct_jax.data.preprocess import Preprocess, normalise
 from oct_jax.data.scans import Scans
+from oct_jax.data.strengths import Augment
 from oct_jax.model.fold import fold
 from oct_jax.model.inference import predict_source
 from oct_jax.model.protocol import ModelConfig, Variables, build
@@ -48,12 +50,13 @@ def image_feed(
     *,
     train: Scans,
     val: Scans,
+    augmentation: Augment | Augmentation,
 ) -> Feed:
     """Batches of augmented scans; this process's part of each, where several train."""
     stream = training_stream(
         train,
         preprocess,
-        settings.augment,
+        augmentation,
         batch_size=settings.batch_size,
         seed=settings.seed,
         shard=jax.process_index(),
@@ -74,6 +77,7 @@ def feature_feed(
     *,
     train: Scans,
     val: Scans,
+    augmentation: Augment | Augmentation,
     folder: Path,
 ) -> Feed:
     """The same over pooled features of a frozen backbone, computed once and kept in a folder.
@@ -85,6 +89,7 @@ def feature_feed(
       settings: of the stage.
       train: the training scans.
       val: the validation scans.
+      augmentation: how training scans are augmented.
       folder: where the features are kept.
     """
     folded, folded_config = fold(variables, model)
@@ -95,7 +100,7 @@ def feature_feed(
         folded,
         train,
         preprocess,
-        settings.augment,
+        augmentation,
         views=settings.views,
         seed=settings.seed,
         threads=settings.threads,

@@ -16,24 +16,26 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
-import grain
 import jax
 import numpy as np
 import optax
 
+from oct_jax.data.augment import Augmentation
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.scans import Scans
 from oct_jax.files import convert
 from oct_jax.model.protocol import ModelConfig, Variables, build
 from oct_jax.train.callbacks import Callback, EpochMetrics, StepReport
+from oct_jax.train.checkpointing import Checkpoints, InMemory
 from oct_jax.train.feeds import Feed, feature_feed, image_feed
-from oct_jax.train.loss import class_weights
+from oct_jax.train.loss import Loss, class_weighted_loss, class_weights
 from oct_jax.train.optimizer import (
     describe_learning_rate,
     learning_rate_schedule,
     make_optimizer,
+    of_trained_leaves,
     peak_learning_rate,
 )
 from oct_jax.train.precision import has_failed
@@ -56,67 +58,6 @@ from oct_jax.types import UserError
 
 # Steps between two looks at the state: often enough to be live, rare enough not to stall a device.
 STEPS_BETWEEN_LOOKS = 10
-
-
-class Restored(NamedTuple):
-    """A restored checkpoint.
-
-    Attributes:
-      state: of training.
-      meta: the JSON values saved with it.
-      damaged: a line for each newer checkpoint that was damaged, and was set aside.
-    """
-
-    state: TrainState
-    meta: dict[str, Any]
-    damaged: Sequence[str] = ()
-
-
-@runtime_checkable
-class Checkpoints(Protocol):
-    """Where a stage keeps what it needs to resume, and its best variables."""
-
-    def restore_last(self, state: TrainState, batches: grain.DatasetIterator) -> Restored | None:
-        """The newest saved state; None where there is none. Sets the position of `batches`."""
-        ...
-
-    def save_last(
-        self, step: int, state: TrainState, batches: grain.DatasetIterator, meta: dict[str, Any]
-    ) -> None:
-        """Saves all that a resumed stage needs."""
-        ...
-
-    def save_best(self, step: int, variables: Variables, meta: dict[str, Any]) -> None:
-        """Saves variables that replace the best so far; returns when they are saved."""
-        ...
-
-    def restore_best(self, shapes: Variables) -> tuple[Variables, dict[str, Any]]:
-        """The best variables as NumPy arrays, and what was saved with them."""
-        ...
-
-
-class InMemory:
-    """Checkpoints of a stage that ends with its process: the best variables alone are kept."""
-
-    def __init__(self) -> None:
-        self._best: tuple[Variables, dict[str, Any]] | None = None
-
-    def restore_last(self, state: TrainState, batches: grain.DatasetIterator) -> None:
-        """See `Checkpoints`."""
-
-    def save_last(
-        self, step: int, state: TrainState, batches: grain.DatasetIterator, meta: dict[str, Any]
-    ) -> None:
-        """See `Checkpoints`."""
-
-    def save_best(self, step: int, variables: Variables, meta: dict[str, Any]) -> None:
-        """See `Checkpoints`."""
-        self._best = jax.tree.map(np.array, variables), meta
-
-    def restore_best(self, shapes: Variables) -> tuple[Variables, dict[str, Any]]:
-        """See `Checkpoints`."""
-        assert self._best is not None, "no epoch was finished"
-        return self._best
 
 
 @dataclass(frozen=True)
@@ -142,6 +83,8 @@ def train(
     settings: StageSettings,
     *,
     optimizer: optax.GradientTransformation | None = None,
+    loss: Loss | None = None,
+    augmentation: Augmentation | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoints: Checkpoints | None = None,
     cache_folder: Path | None = None,
@@ -157,9 +100,13 @@ def train(
       scans: with splits `train` and `val`.
       preprocess: from a scan to the model's input.
       settings: of the stage.
-      optimizer: in place of AdamW with the settings' schedule, of `optax.multi_transform` over
-        frozen and trained leaves; see `oct_jax.train.optimizer.make_optimizer`. The settings'
-        learning rate is then only reported.
+      optimizer: any optax transformation in place of `oct_jax.train.optimizer.make_optimizer`:
+        AdamW with the settings' learning rate, schedule, decay and clipping, which are then not
+        used. It is given the leaves that the stage trains; the others keep every bit.
+      loss: of every scan, in place of the class-weighted, smoothed cross-entropy; see
+        `oct_jax.train.loss.Loss`. Validation always scores by cross-entropy.
+      augmentation: in place of the random changes of `settings.augment`; see
+        `oct_jax.data.augment.Augmentation`.
       callbacks: are told of steps and epochs, and may end the stage early.
       checkpoints: None keeps the best variables in memory.
       cache_folder: where features of a frozen backbone are kept; None: a temporary folder.
@@ -173,6 +120,7 @@ def train(
     check_devices(settings)
     if checkpoints is None:
         checkpoints = InMemory()
+    changes = settings.augment if augmentation is None else augmentation
     with contextlib.ExitStack() as stack:
         if settings.cache_features:
             folder = cache_folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -183,12 +131,22 @@ def train(
                 settings,
                 train=train_scans,
                 val=val_scans,
+                augmentation=changes,
                 folder=folder,
             )
         else:
-            feed = image_feed(model, preprocess, settings, train=train_scans, val=val_scans)
-        stage = _Stage(model, preprocess, settings, train_scans.labels, len(val_scans), feed)
-        history = _run_epochs(stage, variables, optimizer, callbacks, checkpoints)
+            feed = image_feed(
+                model,
+                preprocess,
+                settings,
+                train=train_scans,
+                val=val_scans,
+                augmentation=changes,
+            )
+        stage = _Stage(
+            model, preprocess, settings, train_scans.labels, len(val_scans), feed, loss, optimizer
+        )
+        history = _run_epochs(stage, variables, callbacks, checkpoints)
     best_variables, best = checkpoints.restore_best(build(model).shapes)
     return Trained(best_variables, convert(best, EpochMetrics, "best checkpoint"), history)
 
@@ -234,6 +192,8 @@ class _Stage:
     labels: np.ndarray
     val_scans: int
     feed: Feed
+    own_loss: Loss | None
+    own_optimizer: optax.GradientTransformation | None
 
     def steps_until(self, epoch: int) -> int:
         """Steps after which all training scans were drawn `epoch` times; at least one an epoch.
@@ -246,11 +206,39 @@ class _Stage:
     def total_steps(self) -> int:
         return self.steps_until(self.settings.epochs)
 
+    @property
+    def schedule(self) -> optax.Schedule | None:
+        """Of the learning rate; None where only an optimizer of one's own knows it."""
+        if self.own_optimizer is not None:
+            return None
+        return learning_rate_schedule(self.settings, self.total_steps)
+
+    def learning_rate_line(self) -> str:
+        """One line for a person: the peak learning rate, and why."""
+        if self.own_optimizer is not None:
+            return "learning rate: of an optimizer that was given"
+        return describe_learning_rate(self.settings, self.total_steps)
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """The default, or the one that was given, over what the stage trains."""
+        if self.own_optimizer is not None:
+            return of_trained_leaves(self.own_optimizer, self.settings.stage)
+        return make_optimizer(
+            self.settings, learning_rate_schedule(self.settings, self.total_steps)
+        )
+
+    def loss(self, num_classes: int) -> Loss:
+        """The default, or the one that was given."""
+        if self.own_loss is not None:
+            return self.own_loss
+        settings = self.settings
+        weights = class_weights(self.labels, classes=num_classes, mode=settings.class_weights)
+        return class_weighted_loss(weights, label_smoothing=settings.label_smoothing)
+
 
 def _run_epochs(
     stage: _Stage,
     variables: Variables,
-    optimizer: optax.GradientTransformation | None,
     callbacks: Sequence[Callback],
     checkpoints: Checkpoints,
 ) -> tuple[EpochMetrics, ...]:
@@ -265,10 +253,8 @@ def _run_epochs(
       Metrics of all epochs of the stage.
     """
     settings, batches = stage.settings, stage.feed.batches
-    schedule = learning_rate_schedule(settings, stage.total_steps)
-    if optimizer is None:
-        optimizer = make_optimizer(settings, schedule)
-        _tell(callbacks, describe_learning_rate(settings, stage.total_steps))
+    schedule, optimizer = stage.schedule, stage.optimizer()
+    _tell(callbacks, stage.learning_rate_line())
     step_function = _compile_step(stage, optimizer)
     mesh = data_mesh()
     key = run_key(settings.seed, mesh)
@@ -305,7 +291,7 @@ def _run_epochs(
             val_loss=validation["loss"],
             val_accuracy=validation["accuracy"],
             val_balanced_accuracy=validation["balanced_accuracy"],
-            learning_rate=float(np.asarray(schedule(step - 1))),
+            learning_rate=float(np.asarray(schedule(step - 1))) if schedule else math.nan,
             skipped=int(state.loss_scale.skipped),
             images_per_second=(step - first) * settings.batch_size / (time.monotonic() - began),
         )
@@ -339,16 +325,14 @@ def _read_history(meta: dict[str, Any]) -> list[EpochMetrics]:
 
 def _compile_step(stage: _Stage, optimizer: optax.GradientTransformation) -> TrainStep:
     settings, model = stage.settings, build(trained_form(stage.model, stage.settings))
-    weights = class_weights(stage.labels, classes=model.num_classes, mode=settings.class_weights)
     rules = StepRules(
         train_backbone=settings.stage == "finetune",
         update_statistics=settings.update_statistics,
-        label_smoothing=settings.label_smoothing,
         precision=settings.precision,
         accumulate=settings.accumulate,
         cached_features=settings.cache_features,
     )
-    step = make_train_step(model, stage.preprocess, optimizer, weights, rules)
+    step = make_train_step(model, stage.preprocess, optimizer, stage.loss(model.num_classes), rules)
     return jit_step(step, data_mesh())
 
 
@@ -358,8 +342,8 @@ def _look(state: TrainState, stage: _Stage, callbacks: Sequence[Callback]) -> No
     if has_failed(state.loss_scale, settings.precision):
         raise UserError(
             f"{settings.stage}: the loss is not finite near step {step} ({settings.precision},"
-            f" {int(state.loss_scale.skipped)} steps skipped); lower learning_rate"
-            f" ({peak_learning_rate(settings, stage.total_steps):g}) or use precision=float32"
+            f" {int(state.loss_scale.skipped)} steps skipped); lower the learning rate"
+            f"{_peak_in_words(stage)} or use precision=float32"
         )
     report = StepReport(step, stage.total_steps, *_means(state))
     for callback in callbacks:
@@ -376,14 +360,19 @@ def _has_collapsed(metrics: EpochMetrics, stage: _Stage) -> bool:
 
 def _describe_collapse(metrics: EpochMetrics, stage: _Stage) -> str:
     settings = stage.settings
-    peak = peak_learning_rate(settings, stage.total_steps)
     return (
         f"warning: {settings.stage}: validation is at chance (balanced accuracy"
         f" {metrics.val_balanced_accuracy:.2f}) after epoch {metrics.epoch} of {settings.epochs}:"
         f" the network collapsed or has learnt nothing; train this stage anew with a lower"
-        f" learning_rate (it is {peak:.2g}) or more warmup_epochs, and if the training loss never"
-        " fell, check the labels"
+        f" learning rate{_peak_in_words(stage)} or more warmup_epochs, and if the training loss"
+        " never fell, check the labels"
     )
+
+
+def _peak_in_words(stage: _Stage) -> str:
+    if stage.own_optimizer is not None:
+        return ""
+    return f" (learning_rate={peak_learning_rate(stage.settings, stage.total_steps):.2g})"
 
 
 def _tell(callbacks: Sequence[Callback], line: str) -> None:

@@ -1,8 +1,10 @@
-"""Class-weighted cross-entropy."""
+"""The loss of every scan: class-weighted cross-entropy, or a function of one's own."""
 
 from __future__ import annotations
 
-from typing import Literal
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,11 @@ import optax
 from jaxtyping import Array, Float, Float32, Int
 
 from oct_jax.arrays import AnyArray, LabelBatch
+
+Loss: TypeAlias = Callable[[Any, Any], Any]
+"""From logits, float32 (batch, classes), and labels, int32 (batch,), to the loss of every scan,
+float (batch,). Pure, and traceable by JAX. The training step takes the mean over the batch. Many of
+optax's losses fit as they are, for example `optax.softmax_cross_entropy_with_integer_labels`."""
 
 
 def class_weights(
@@ -39,11 +46,12 @@ def weighted_cross_entropy(
     weights: Float[AnyArray, "classes"],
     *,
     label_smoothing: float,
-) -> Float32[Array, ""]:
-    """Mean over the batch of w[y] times the cross-entropy of the smoothed target, in float32.
+) -> Float32[Array, "batch"]:
+    """w[y] times the cross-entropy of the smoothed target, of every scan, in float32.
 
-    Divided by the number of scans, not by the sum of their weights: the loss of a batch is then
-    the mean of the losses of its parts, which makes micro-batches and device shards exact.
+    The mean over a batch divides by the number of scans, not by the sum of their weights: it is
+    then the mean of the means of the batch's parts, which makes micro-batches and device shards
+    exact.
 
     Args:
       logits: before the softmax.
@@ -55,4 +63,16 @@ def weighted_cross_entropy(
     targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
     targets = optax.smooth_labels(targets, label_smoothing)
     losses = optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
-    return jnp.mean(jnp.asarray(weights)[labels] * losses)
+    return jnp.asarray(weights)[labels] * losses
+
+
+def class_weighted_loss(weights: Float[np.ndarray, "classes"], *, label_smoothing: float) -> Loss:
+    """`weighted_cross_entropy` with fixed weights and smoothing: the default loss of a stage.
+
+    Args:
+      weights: of each class, as `class_weights` gives them.
+      label_smoothing: see `weighted_cross_entropy`.
+    """
+    return functools.partial(
+        weighted_cross_entropy, weights=weights, label_smoothing=label_smoothing
+    )

@@ -125,9 +125,21 @@ def make_optimizer(
     trained = optax.adamw(schedule, weight_decay=settings.weight_decay, mask=_is_kernel)
     if settings.clip_norm > 0:
         trained = optax.chain(optax.clip_by_global_norm(settings.clip_norm), trained)
+    return of_trained_leaves(trained, settings.stage)
+
+
+def of_trained_leaves(
+    optimizer: optax.GradientTransformation, stage: str
+) -> optax.GradientTransformation:
+    """An optimizer that sees and moves what a stage trains, and keeps every bit of the rest.
+
+    Args:
+      optimizer: any optax transformation.
+      stage: `frozen` or `finetune`.
+    """
     return optax.multi_transform(
-        {"trainable": trained, "frozen": optax.set_to_zero()},
-        lambda params: label_parameters(params, settings.stage),
+        {"trainable": optimizer, "frozen": optax.set_to_zero()},
+        lambda params: label_parameters(params, stage),
     )
 
 

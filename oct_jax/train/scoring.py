@@ -70,7 +70,7 @@ def scores_of(
     ones, predicted = np.ones(logits.shape[-1], np.float32), logits.argmax(-1)
     recalls = [np.mean(predicted[labels == label] == label) for label in np.unique(labels)]
     return {
-        "loss": float(weighted_cross_entropy(logits, labels, ones, label_smoothing=0.0)),
+        "loss": float(weighted_cross_entropy(logits, labels, ones, label_smoothing=0.0).mean()),
         "accuracy": float(np.mean(predicted == labels)),
         "balanced_accuracy": float(np.mean(recalls)),
     }

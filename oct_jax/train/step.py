@@ -21,7 +21,7 @@ from jaxtyping import Array, Float32, Int32, PyTree, Shaped
 from oct_jax.data.loader import Batch
 from oct_jax.data.preprocess import Preprocess, normalise
 from oct_jax.model.protocol import Model, Variables
-from oct_jax.train.loss import weighted_cross_entropy
+from oct_jax.train.loss import Loss
 from oct_jax.train.precision import LossScale, Precision, all_finite, initial_scale, next_scale
 
 Key: TypeAlias = Array
@@ -62,16 +62,14 @@ class StepRules:
     Attributes:
       train_backbone: whether gradients flow into the backbone.
       update_statistics: whether BatchNorm uses and updates batch statistics.
-      label_smoothing: see `weighted_cross_entropy`.
       precision: compute type; decides on loss scaling.
       accumulate: micro-batches whose gradients one step averages.
       cached_features: whether a batch brings the backbone's pooled features instead of scans.
     """
 
-    train_backbone: bool
-    update_statistics: bool
-    label_smoothing: float
-    precision: Precision
+    train_backbone: bool = True
+    update_statistics: bool = False
+    precision: Precision = "float32"
     accumulate: int = 1
     cached_features: bool = False
 
@@ -80,9 +78,11 @@ TrainStep: TypeAlias = Callable[[TrainState, Batch, Key], TrainState]
 
 
 def initial_state(
-    variables: Variables, optimizer: optax.GradientTransformation, precision: Precision
+    variables: Variables,
+    optimizer: optax.GradientTransformation,
+    precision: Precision = "float32",
 ) -> TrainState:
-    """The state before the first step, from pretrained or fresh variables."""
+    """The state before the first step, from pretrained or fresh variables, float32."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables.params,
@@ -106,14 +106,28 @@ def make_train_step(
     model: Model,
     preprocess: Preprocess,
     optimizer: optax.GradientTransformation,
-    class_weights: Float32[np.ndarray, "classes"],
-    rules: StepRules,
+    loss: Loss = optax.softmax_cross_entropy_with_integer_labels,
+    rules: StepRules = StepRules(),
 ) -> TrainStep:
-    """Builds the pure step; `jit_step` compiles it.
+    """Builds the pure step, (state, batch, key) -> state; compile it by `jax.jit` or `jit_step`.
 
-    The step's batch holds grey uint8 scans; its key is the run's, the same at every step: the
-    step's own randomness is `fold_in(key, state.step)`.
+    Args:
+      model: whose variables the state holds, in the form that is trained: its own dtype, dropout
+        and remat are used.
+      preprocess: mean and std of the model's input.
+      optimizer: any optax transformation; it moves all that it gives an update for, so that
+        leaves to be kept are for `optax.multi_transform`, see `oct_jax.train.optimizer`. It is
+        given the batch's loss as `value`, which `optax.contrib.reduce_on_plateau` wants.
+      loss: of every scan; the step takes its mean.
+      rules: what else is asked.
+
+    Returns:
+      The step. `batch` is a dict of `image`, grey uint8 (batch, size, size), and `label`, int32
+      (batch,). `key` is the run's, the same at every step: a step's own randomness is
+      `fold_in(key, state.step)`. A step whose loss or gradient is not finite changes nothing but
+      counters and the loss scale.
     """
+    optimizer = optax.with_extra_args_support(optimizer)
 
     def features_of(params, stats, batch):
         if rules.cached_features:
@@ -127,11 +141,9 @@ def make_train_step(
             # States that no gradient is wanted below: the backward pass stops here.
             features = jax.lax.stop_gradient(features)
         logits = model.head(Variables(params, stats), features, dropout_key=key)
-        loss = weighted_cross_entropy(
-            logits, micro_batch["label"], class_weights, label_smoothing=rules.label_smoothing
-        )
+        mean_loss = jnp.mean(loss(logits, micro_batch["label"]))
         correct = jnp.sum(jnp.argmax(logits, -1) == micro_batch["label"], dtype=jnp.int32)
-        return loss * scale, (stats, loss, correct)
+        return mean_loss * scale, (stats, mean_loss, correct)
 
     gradients = jax.grad(losses, has_aux=True)
 
@@ -143,34 +155,36 @@ def make_train_step(
             micro_batch, index = micro_batch_and_index
             micro_key = jax.random.fold_in(key, index)
             scale = state.loss_scale.scale / rules.accumulate
-            grads, (stats, loss, correct) = gradients(
+            grads, (stats, mean_loss, correct) = gradients(
                 state.params, stats, micro_batch, micro_key, scale
             )
-            part = (grads, loss / rules.accumulate, correct)
+            part = (grads, mean_loss / rules.accumulate, correct)
             return (stats, jax.tree.map(jnp.add, total, part)), None
 
         micro_batches = jax.tree.map(lambda leaf: _micro_batches(leaf, rules.accumulate), batch)
         nothing = (jax.tree.map(jnp.zeros_like, state.params), jnp.float32(0), jnp.int32(0))
-        (stats, (grads, loss, correct)), _ = jax.lax.scan(
+        (stats, (grads, mean_loss, correct)), _ = jax.lax.scan(
             add, (state.stats, nothing), (micro_batches, jnp.arange(rules.accumulate))
         )
-        return grads, stats, loss, correct
+        return grads, stats, mean_loss, correct
 
     def whole(state, batch, key):
-        grads, (stats, loss, correct) = gradients(
+        grads, (stats, mean_loss, correct) = gradients(
             state.params, state.stats, batch, key, state.loss_scale.scale
         )
-        return grads, stats, loss, correct
+        return grads, stats, mean_loss, correct
 
     def step(state: TrainState, batch: Batch, key: Key) -> TrainState:
         step_key = jax.random.fold_in(key, state.step)
         gradient_of = whole if rules.accumulate == 1 else accumulated
-        grads, moved_stats, loss, correct = gradient_of(state, batch, step_key)
+        grads, moved_stats, mean_loss, correct = gradient_of(state, batch, step_key)
         grads = jax.tree.map(lambda grad: grad / state.loss_scale.scale, grads)
-        finite = all_finite((loss, grads))
+        finite = all_finite((mean_loss, grads))
 
         def learn():
-            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            updates, opt_state = optimizer.update(
+                grads, state.opt_state, state.params, value=mean_loss
+            )
             return optax.apply_updates(state.params, updates), moved_stats, opt_state
 
         def keep():
@@ -186,7 +200,7 @@ def make_train_step(
             opt_state=opt_state,
             loss_scale=next_scale(state.loss_scale, finite, rules.precision),
             totals=Totals(
-                loss=state.totals.loss + jnp.where(finite, loss, 0) * scans,
+                loss=state.totals.loss + jnp.where(finite, mean_loss, 0) * scans,
                 correct=state.totals.correct + jnp.where(finite, correct, 0),
                 scans=state.totals.scans + scans,
             ),

@@ -221,7 +221,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     words = ("stage=frozen", "learning_rate=1e30", "cache_features=off", *SMALL)
     error = run(*words, cwd=tmp_path, code=2)
     assert "the loss is not finite" in error
-    assert "lower learning_rate" in error
+    assert "lower the learning rate" in error
 
 
 def test_the_trained_run_predicts_paths_arrays_and_lists(trained, tmp_path):

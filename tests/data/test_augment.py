@@ -272,7 +272,7 @@ def test_blur_keeps_the_mean():
 def test_opencv_threads_change_nothing():
     image = rng().integers(0, 256, (FINE * 150, FINE * 150), np.uint8)
     before = cv2.getNumThreads()
-    change = partial(augment, image, config=Augment(), size=150)
+    change = partial(augment, image, augmentation=Augment(), size=150)
     try:
         results = []
         for count in (1, 2):

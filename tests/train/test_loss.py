@@ -20,7 +20,8 @@ def random_logits(labels, seed=0):
 
 def loss_of(logits, labels, weights=None, label_smoothing=0.0):
     weights = np.ones(4, np.float32) if weights is None else weights
-    return float(weighted_cross_entropy(logits, labels, weights, label_smoothing=label_smoothing))
+    losses = weighted_cross_entropy(logits, labels, weights, label_smoothing=label_smoothing)
+    return float(losses.mean())
 
 
 @given(label_lists)
@@ -69,7 +70,7 @@ def test_loss_scales_with_the_weights_and_ignores_a_shift_of_the_logits(labels, 
 def test_weight_of_a_class_multiplies_the_gradient_of_its_scans_alone():
     labels = np.array([0, 1, 2, 3], np.int32)
     logits = random_logits(labels)
-    gradient = jax.grad(weighted_cross_entropy)
+    gradient = jax.grad(lambda *args, **kwargs: weighted_cross_entropy(*args, **kwargs).mean())
     plain = gradient(logits, labels, jnp.ones(4), label_smoothing=0.1)
     weighted = gradient(logits, labels, jnp.array([1.0, 5, 1, 1]), label_smoothing=0.1)
     np.testing.assert_allclose(weighted[1], 5 * plain[1], rtol=1e-5)

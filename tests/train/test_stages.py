@@ -17,7 +17,8 @@ from oct_jax.data.strengths import Augment
 from oct_jax.model.protocol import Variables
 from oct_jax.train import precision
 from oct_jax.train.callbacks import Callback
-from oct_jax.train.loop import InMemory, Restored, train
+from oct_jax.train.checkpointing import InMemory, Restored
+from oct_jax.train.loop import train
 from oct_jax.train.settings import finetune, frozen
 from oct_jax.types import UserError
 
@@ -65,6 +66,16 @@ class Listener(Callback):
 
     def on_message(self, line):
         self.lines.append((len(self.epochs), line))
+
+
+def train_toy(settings, variables=None, count=64, **functions):
+    """A toy trained from its start, and what a callback was told."""
+    config, listener = ToyConfig(), Listener()
+    variables = variables or config.build().init(0)
+    result = train(
+        config, variables, scans(count), PREPROCESS, settings, callbacks=[listener], **functions
+    )
+    return variables, result, listener
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +195,55 @@ def test_an_optimizer_of_ones_own_stands_in():
     jax.tree.map(np.testing.assert_array_equal, result.variables.params, variables.params)
 
 
+def test_an_optimizer_of_ones_own_cannot_move_a_frozen_leaf():
+    optimizer = optax.adamw(0.05, weight_decay=0.5)  # would decay the backbone without a gradient
+    variables, result, listener = train_toy(frozen(epochs=1, **SMALL), optimizer=optimizer)
+    for before, after in zip(variables, result.variables, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, before["backbone"], after["backbone"])
+    assert (result.variables.params["head"]["kernel"] != variables.params["head"]["kernel"]).any()
+    assert math.isnan(result.best.learning_rate)
+    assert listener.lines[0] == (0, "learning rate: of an optimizer that was given")
+
+
+def test_an_optimizer_that_wants_the_loss_is_given_it():
+    plateau = optax.contrib.reduce_on_plateau(factor=0.5, patience=1, rtol=0.99)
+    optimizer = optax.chain(optax.sgd(0.1), plateau)
+    _, result, _ = train_toy(finetune(epochs=2, **SMALL), optimizer=optimizer)
+    assert result.history[-1].loss > 0
+
+
+@pytest.mark.parametrize("stage", [frozen, finetune])
+def test_a_loss_of_ones_own_takes_the_place_of_cross_entropy(stage):
+    def squared_error(logits, labels):
+        return jnp.sum((logits - jax.nn.one_hot(labels, 4)) ** 2, -1)
+
+    settings = stage(epochs=1, learning_rate=1e-12, **SMALL)
+    variables, result, _ = train_toy(settings, loss=squared_error)
+    assert result.best.loss > 2 * result.best.val_loss  # the toy's logits are far from 0 and 1
+    _, halved, _ = train_toy(settings, variables, loss=lambda *pair: squared_error(*pair) / 2)
+    assert halved.best.loss == pytest.approx(result.best.loss / 2)
+    assert halved.best.val_loss == pytest.approx(result.best.val_loss)
+
+
+def blank(image, rng):
+    assert image.dtype == np.uint8
+    assert image.shape == (32, 32)  # twice the model's input of 16
+    return np.zeros_like(image)
+
+
+@pytest.mark.parametrize("stage", [frozen, finetune])
+def test_an_augmentation_of_ones_own_takes_the_place_of_the_built_in_one(stage):
+    _, result, _ = train_toy(stage(epochs=6, learning_rate=0.05, **SMALL), augmentation=blank)
+    assert result.history[-1].accuracy < 0.5  # all scans are black: nothing to learn
+
+
+def test_an_augmentation_that_changes_the_shape_or_dtype_is_refused():
+    settings = finetune(epochs=1, **SMALL)
+    for wrong, words in ((lambda image, _: image[1:], "shape"), (lambda i, _: i / 2, "float64")):
+        with pytest.raises(UserError, match=f"augmentation: returned .*{words}"):
+            train_toy(settings, augmentation=wrong)
+
+
 def test_a_class_without_training_scans_is_refused():
     config = ToyConfig()
     whole = scans()
@@ -200,14 +260,6 @@ def test_the_learning_rate_is_reported_with_its_reason(stages):
     assert stages[3].lines == [(0, "learning_rate=0.02, as given")]
 
 
-def train_toy(settings, variables=None, **changes):
-    """A toy trained from its start, and what a callback was told."""
-    config, listener = ToyConfig(), Listener()
-    variables = variables or config.build().init(0)
-    result = train(config, variables, scans(**changes), PREPROCESS, settings, callbacks=[listener])
-    return variables, result, listener
-
-
 def test_a_network_at_chance_after_a_third_of_its_epochs_is_reported_once():
     params, stats = ToyConfig().build().init(0)
     head = {**params["head"], "bias": np.array([100, 0, 0, 0], np.float32)}
@@ -218,7 +270,7 @@ def test_a_network_at_chance_after_a_third_of_its_epochs_is_reported_once():
     ((epochs_before, line),) = [message for message in listener.lines if "warning" in message[1]]
     assert epochs_before == 2  # reported with the third, the first after a third of six
     assert "at chance (balanced accuracy 0.25) after epoch 3 of 6" in line
-    assert "lower learning_rate (it is 1e-12) or more warmup_epochs" in line
+    assert "lower learning rate (learning_rate=1e-12) or more warmup_epochs" in line
 
 
 def test_an_epoch_whose_steps_were_all_skipped_has_no_loss(monkeypatch):

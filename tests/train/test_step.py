@@ -13,13 +13,14 @@ import pytest
 from toy_model import ToyModel
 
 from oct_jax.data.preprocess import Preprocess
+from oct_jax.train.loss import class_weighted_loss
 from oct_jax.train.optimizer import make_optimizer
 from oct_jax.train.settings import StageSettings
-from oct_jax.train.step import StepRules, initial_state, make_train_step
+from oct_jax.train.step import StepRules, empty_totals, initial_state, make_train_step
 
 PREPROCESS = Preprocess(size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 MODEL = ToyModel()
-WEIGHTS = np.ones(4, np.float32)
+LOSS = class_weighted_loss(np.ones(4, np.float32), label_smoothing=0.1)
 KEY = jax.random.key(0)
 
 
@@ -35,7 +36,6 @@ def rules_of(stage, **changes):
     rules = StepRules(
         train_backbone=stage == "finetune",
         update_statistics=False,
-        label_smoothing=0.1,
         precision="float32",
     )
     return dataclasses.replace(rules, **changes)
@@ -47,7 +47,7 @@ def make(stage, model=MODEL, learning_rate=1e-2, **changes):
     settings = StageSettings(stage=stage, epochs=1)
     optimizer = make_optimizer(settings, optax.constant_schedule(learning_rate))
     state = initial_state(model.init(0), optimizer, rules.precision)
-    return jax.jit(make_train_step(model, PREPROCESS, optimizer, WEIGHTS, rules)), state
+    return jax.jit(make_train_step(model, PREPROCESS, optimizer, LOSS, rules)), state
 
 
 def moved(before, after):
@@ -144,6 +144,18 @@ def test_dropout_hangs_on_key_and_step():
     ]
     assert loss[0] == loss[1]
     assert len(set(loss)) == 3
+
+
+def test_the_step_runs_in_a_loop_of_ones_own():
+    optimizer = optax.sgd(0.05)
+    step = jax.jit(make_train_step(MODEL, PREPROCESS, optimizer))
+    state = initial_state(MODEL.init(0), optimizer)
+    batch, losses = batch_of(8), []
+    for _ in range(20):
+        state = step(state._replace(totals=empty_totals()), batch, KEY)
+        losses.append(float(state.totals.loss) / 8)
+    assert losses[-1] < losses[0]
+    assert all(moved(MODEL.init(0).params, state.params))
 
 
 EIGHT_DEVICES = """

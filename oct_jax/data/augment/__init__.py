@@ -15,6 +15,9 @@ split even a small warp: a loader that already runs one image per thread should 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import cv2
 import numpy as np
 from jaxtyping import UInt8
@@ -24,10 +27,12 @@ from oct_jax.data.augment.geometry import horizontal_flip, warp
 from oct_jax.data.augment.signal import blur, grain, shade
 from oct_jax.data.augment.tone import display
 from oct_jax.data.strengths import Augment
+from oct_jax.types import UserError
 
 __all__ = [
     "FINE",
     "Augment",
+    "Augmentation",
     "augment",
     "blur",
     "crop_height",
@@ -36,6 +41,7 @@ __all__ = [
     "grain",
     "horizontal_flip",
     "jpeg",
+    "random_changes",
     "shade",
     "warp",
 ]
@@ -44,22 +50,55 @@ FINE = 2
 """Side of the image that `augment` is given, over that of the model's input."""
 
 
+Augmentation: TypeAlias = Callable[
+    [UInt8[np.ndarray, "rows columns"], np.random.Generator], UInt8[np.ndarray, "rows columns"]
+]
+"""A random change to a training scan: from a grey uint8 image, 0 to 255, of `FINE` times the side
+of the model's input, and a generator, to an image of the same shape and dtype. Pure: decided by the
+two alone, and safe to call from many threads."""
+
+
 def augment(
     image: UInt8[np.ndarray, "rows columns"],
     rng: np.random.Generator,
-    config: Augment,
+    augmentation: Augment | Augmentation,
     size: int,
 ) -> UInt8[np.ndarray, "size size"]:
-    """All changes in the order in which a scan is made: eye, device, display, export.
+    """Changes a training scan at random, then reduces it to the model's input.
 
     Args:
       image: grey, best `FINE * size` along each side; a smaller one is enlarged to that first.
       rng: decides every change.
-      config: the strengths; `config.amount` scales all of them but the flip.
+      augmentation: strengths of `random_changes`, or a function in its place.
       size: side of the result, pixels.
+
+    Raises:
+      UserError: the function returns another shape or dtype than it was given.
     """
     if min(image.shape) < FINE * size:
         image = cv2.resize(image, (FINE * size, FINE * size), interpolation=cv2.INTER_LINEAR)
+    if isinstance(augmentation, Augment):
+        changed = random_changes(image, rng, augmentation)
+    else:
+        changed = np.asarray(augmentation(image, rng))
+    if changed.shape != image.shape or changed.dtype != np.uint8:
+        raise UserError(
+            f"augmentation: returned {changed.dtype} of shape {changed.shape}; must be uint8 of"
+            f" shape {image.shape}, as the image it was given"
+        )
+    return cv2.resize(changed, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def random_changes(
+    image: UInt8[np.ndarray, "rows columns"], rng: np.random.Generator, config: Augment
+) -> UInt8[np.ndarray, "rows columns"]:
+    """All built-in changes in the order in which a scan is made: eye, device, display, export.
+
+    Args:
+      image: grey, 0 to 255.
+      rng: decides every change.
+      config: the strengths; `config.amount` scales all of them but the flip.
+    """
     amount = config.amount
     image = horizontal_flip(image, rng, probability=config.flip)
     image = warp(
@@ -84,5 +123,4 @@ def augment(
     )
     image = jpeg(image, rng, probability=amount * config.jpeg)
     image = crop_height(image, rng, probability=amount * config.crop)
-    image = dark_wedge(image, rng, probability=amount * config.wedge)
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    return dark_wedge(image, rng, probability=amount * config.wedge)
