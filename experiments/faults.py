@@ -1,17 +1,19 @@
 """Faults on purpose: bad files, full disks, kills, two processes; what goes wrong is counted.
 
     python experiments/faults.py out=runs/faults [seed=0] [pictures=1000000] [files=10000]
-        [kills=100] [disks=10] [parts=pictures,settings,weights,archives,runs,bundles,...]
+        [kills=100] [disks=10] [minutes=M] [parts=pictures,settings,weights,archives,...]
 
 Every part that is finished is a line of `out/parts.jsonl`; run again with the same words, or with
-larger numbers, only what is missing is done. Parts run in a process of their own: one that takes
-the interpreter with it, or hangs for an hour, is counted as a traceback. Full disks need root.
+larger numbers, only what is missing is done. After `minutes` no part is begun (0: no limit). Parts
+run in a process of their own: one that takes the interpreter with it, or hangs for an hour, is
+counted as a traceback. Full disks need root.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import multiprocessing
 import os
 import sys
@@ -33,7 +35,14 @@ from oct_jax.commands import entry as command
 from oct_jax.commands.parsing import split_words
 from oct_jax.files import read_json_lines, write_atomic
 
-DEFAULTS = {"seed": "0", "pictures": "1000000", "files": "10000", "kills": "100", "disks": "10"}
+DEFAULTS = {
+    "seed": "0",
+    "pictures": "1000000",
+    "files": "10000",
+    "kills": "100",
+    "disks": "10",
+    "minutes": "0",
+}
 PARTS = (
     "pictures",
     "settings",
@@ -45,7 +54,7 @@ PARTS = (
     "kills",
     "together",
 )
-_CHUNK = 10_000
+_CHUNK, _PICTURES_CHUNK = 10_000, 100_000
 _LONGEST = 3600
 
 Part = tuple[str, Callable[[], Tally]]
@@ -63,7 +72,10 @@ def main(words: list[str]) -> None:
     console = Console(soft_wrap=True, highlight=False, markup=False)
     chosen = given["parts"].split(",")
     done = read_parts(out)
-    for name, part in list_parts(chosen, numbers, out, done):
+    end = time.monotonic() + 60 * numbers["minutes"] if numbers["minutes"] else math.inf
+    for name, part in list_parts(chosen, numbers, out):
+        if time.monotonic() > end:
+            break
         if name not in done:
             console.print(name, end=" ")
             done[name] = run_part(part)
@@ -72,9 +84,7 @@ def main(words: list[str]) -> None:
     console.print(table(done))
 
 
-def list_parts(
-    chosen: list[str], numbers: dict[str, int], out: Path, done: dict[str, Any]
-) -> Iterator[Part]:
+def list_parts(chosen: list[str], numbers: dict[str, int], out: Path) -> Iterator[Part]:
     """The parts in order, each with a name that says its seed and size."""
     seed = numbers["seed"]
     if "pictures" in chosen:
@@ -84,6 +94,7 @@ def list_parts(
                 numbers["pictures"],
                 seed,
                 partial(pictures.mutated_pictures, kind),
+                _PICTURES_CHUNK,
             )
     if "settings" in chosen:
         yield "settings", settings.bad_settings
@@ -93,12 +104,14 @@ def list_parts(
             yield from _chunks(f"weights {kind}", numbers["files"], seed, mutated)
     if "archives" in chosen:
         yield from _chunks("archives zip", numbers["files"], seed, files.mutated_archives)
-    yield from _parts_of_commands(chosen, numbers, out, done)
+    yield from _parts_of_commands(chosen, numbers, out)
 
 
-def _chunks(name: str, total: int, seed: int, mutated: Callable[..., Tally]) -> Iterator[Part]:
-    for start in range(0, total, _CHUNK):
-        count = min(_CHUNK, total - start)
+def _chunks(
+    name: str, total: int, seed: int, mutated: Callable[..., Tally], size: int = _CHUNK
+) -> Iterator[Part]:
+    for start in range(0, total, size):
+        count = min(size, total - start)
         chunk_seed = zlib.crc32(f"{name} {start} {seed}".encode())
         yield (
             f"{name}: seed {seed}, {start} to {start + count}",
@@ -106,9 +119,7 @@ def _chunks(name: str, total: int, seed: int, mutated: Callable[..., Tally]) -> 
         )
 
 
-def _parts_of_commands(
-    chosen: list[str], numbers: dict[str, int], out: Path, done: dict[str, Any]
-) -> Iterator[Part]:
+def _parts_of_commands(chosen: list[str], numbers: dict[str, int], out: Path) -> Iterator[Part]:
     seed, references = numbers["seed"], out / "references"
     run = references / "frozen" / "run"
     interrupted = {"disks", "kills", "together"} & set(chosen)

@@ -7,13 +7,14 @@ describe damage in one line.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -45,32 +46,56 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     Raises:
       OSError: it cannot be written; names `path`.
     """
-    data = content.encode() if isinstance(content, str) else content
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, str | bytes]) -> None:
+    """`write_atomic` of several files: where one cannot be written, none is replaced.
+
+    Raises:
+      OSError: one cannot be written; names it.
+    """
+    written: dict[Path, str] = {}
     try:
-        _write_beside(path, data)
+        for path, content in contents.items():
+            with _errors_of(path):
+                if path.exists() and not path.is_file():
+                    raise OSError(errno.EEXIST, "exists and is not a regular file")
+                handle, written[path] = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+                _fill(handle, content.encode() if isinstance(content, str) else content)
+                os.chmod(written[path], 0o644)
+        for path, beside in written.items():
+            with _errors_of(path):
+                os.replace(beside, path)
+    finally:
+        for beside in written.values():
+            with contextlib.suppress(FileNotFoundError):  # it has its place
+                os.unlink(beside)
+
+
+@contextlib.contextmanager
+def _errors_of(path: Path) -> Generator[None]:
+    try:
+        yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _write_beside(path: Path, data: bytes) -> None:
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EEXIST, "exists and is not a regular file")
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(beside, 0o644)
-        os.replace(beside, path)
-    except BaseException:
-        os.unlink(beside)
-        raise
+def _fill(handle: int, data: bytes) -> None:
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def json_text(value: Any) -> str:
+    """A JSON value as `write_json` writes it: indented for people."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON value atomically, indented for people."""
-    write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_atomic(path, json_text(value))
 
 
 def read_json(path: Path, kind: type[T] | Any = Any, *, remedy: str = "restore it") -> T:

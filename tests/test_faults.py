@@ -51,7 +51,7 @@ def test_a_damaged_manifest_of_a_run(tmp_path):
 
 def test_finished_parts_are_not_repeated(tmp_path, monkeypatch):
     faults = part("faults")
-    words = [f"out={tmp_path}", "pictures=20000", "parts=pictures"]
+    words = [f"out={tmp_path}", "pictures=200000", "parts=pictures"]
     tried = []
     row = {"tried": 1, "refused": 1, "examples": [], "seconds": 0.1}
     row |= dict.fromkeys(("tracebacks", "half_written", "lost", "wrong"), 0)
@@ -60,7 +60,7 @@ def test_finished_parts_are_not_repeated(tmp_path, monkeypatch):
     assert len(tried) == 10
     faults.main(words)
     assert len(tried) == 10
-    faults.main([*words[:1], "pictures=30000", "parts=pictures"])
+    faults.main([*words[:1], "pictures=300000", "parts=pictures"])
     assert len(tried) == 15
 
 

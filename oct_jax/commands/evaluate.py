@@ -23,7 +23,7 @@ from oct_jax.decision.calibration import calibration_figures
 from oct_jax.decision.fit import describe
 from oct_jax.decision.rule import DecisionRule, fit_rule
 from oct_jax.decision.storage import write_rule
-from oct_jax.files import write_atomic, write_json
+from oct_jax.files import json_text, write_together
 from oct_jax.metrics.evaluation import Evaluated, appraise, parse_prevalence
 from oct_jax.metrics.groups import Labelled
 from oct_jax.model.inference import Outputs, predict_source
@@ -38,7 +38,6 @@ from oct_jax.runs.scans import (
     refuse_overlap,
 )
 from oct_jax.runs.verified import fingerprint
-from oct_jax.types import UserError
 
 
 def evaluate(config: EvaluateConfig, console: Console) -> Evaluated:
@@ -197,10 +196,10 @@ def _folder_for(run: Path, labelled: Labelled) -> Path:
 
 def _write(found: Evaluated, page: str, out: Path) -> None:
     claim_folder(out)
-    try:
-        text = predictions_csv(found).encode("utf-8", "surrogateescape")
-        write_atomic(out / "predictions.csv", text)
-        write_json(out / "report.json", found.report)
-        write_atomic(out / "report.html", page)
-    except OSError as error:
-        raise UserError(f"cannot write the report to {out}: {error.strerror}") from error
+    write_together(
+        {
+            out / "predictions.csv": predictions_csv(found).encode("utf-8", "surrogateescape"),
+            out / "report.json": json_text(found.report),
+            out / "report.html": page,
+        }
+    )

@@ -45,7 +45,7 @@ from oct_jax.explain.faithfulness import (
     remove_by_imputation,
 )
 from oct_jax.explain.gradcam import PREDICTED, explain_all, make_explain
-from oct_jax.files import write_atomic, write_json
+from oct_jax.files import json_text, write_together
 from oct_jax.model.inference import BATCH_SIZES, make_forward, predict_all
 from oct_jax.model.protocol import Variables
 from oct_jax.reports.overlay import RESEARCH_USE, encode_png, overlay
@@ -110,15 +110,18 @@ def report(config: ExplainReportConfig, console: Console) -> None:
     tested = examine(classifier, examples, config, console)
     tested.figures["outlines"] = outlines
     where = report_path(folder).parent
-    claim_folder(where)
-    write_json(report_path(folder), tested.figures)
     text = to_markdown(tested.figures)
     if outlines is not None:
         text += outlines_markdown(outlines)
-    write_atomic(where / "report.md", text)
-    draw_curves(tested, where / "curves.png")
-    sheet = draw_sheet(tested, examples, classifier)
-    write_atomic(where / "maps.png", encode_png(sheet))
+    claim_folder(where)
+    write_together(
+        {
+            report_path(folder): json_text(tested.figures),
+            where / "report.md": text,
+            where / "curves.png": draw_curves(tested),
+            where / "maps.png": encode_png(draw_sheet(tested, examples, classifier)),
+        }
+    )
     console.print(text, markup=False)
     console.print(f"stored in {where}", markup=False)
 
@@ -316,8 +319,8 @@ def to_markdown(figures: dict[str, Any]) -> str:
     return "\n".join([*lines, "", RESEARCH_USE, ""])
 
 
-def draw_curves(tested: Tested, path: Path) -> None:
-    """Mean curves of deletion, insertion and ROAD."""
+def draw_curves(tested: Tested) -> bytes:
+    """Mean curves of deletion, insertion and ROAD, as a PNG file."""
     from matplotlib.figure import Figure  # only reports need it
 
     figure = Figure(figsize=(10, 3.2), layout="constrained")
@@ -334,7 +337,7 @@ def draw_curves(tested: Tested, path: Path) -> None:
         figure.suptitle("SYNTHETIC")
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=100)
-    write_atomic(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def draw_sheet(tested: Tested, examples: Examples, classifier: Classifier) -> np.ndarray:

@@ -5,7 +5,8 @@ classifier_mobile.onnx   one resized scan, every shape fixed, for phones' accele
 classifier_int8.onnx     the same in 8-bit integers, where it is as good
 bundle.json              all that the metadata of the files says, and how they were tested
 golden/                  synthetic scans with the expected outputs of every stage
-README.md  MODEL_CARD.md  verify.py  LICENSE  SHA256SUMS
+README.md  MODEL_CARD.md  verify.py  SHA256SUMS
+.oct_jax                 marks the folder as made by this package
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A bundle is built in a hidden folder beside its place, `.NAME.XXXXXXXX`, and then takes the place of
 an earlier one in one step. The hidden folder holds a marker file that is locked while the export
-runs: one with a marker that nobody locks was left by an export that was killed.
+runs: one with a marker that nobody locks was left by an export that was killed. Only a folder that
+the package has marked as its own is ever replaced.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import IO
 
 from oct_jax.export.verify import SUMS, BundleError, files_in, read_sums
+from oct_jax.runs.ownership import MARKER as OWN
+from oct_jax.runs.ownership import is_marked, mark
 from oct_jax.types import UserError
 
 MARKER = "oct_jax-export.lock"
@@ -39,8 +42,13 @@ def check_place(out: Path) -> None:
         return
     if out.is_symlink() or not (out / SUMS).is_file() or not (out / "bundle.json").is_file():
         raise UserError(f"{out}: exists and is not a bundle; give another out=")
+    if not is_marked(out):
+        raise UserError(
+            f"{out}: looks like a bundle, but has no marker {OWN}: this version of oct_jax did not"
+            " make it; move it, or give another out="
+        )
     try:
-        foreign = sorted(files_in(out) - read_sums(out).keys())
+        foreign = sorted(files_in(out) - read_sums(out).keys() - {OWN})
     except BundleError as error:
         raise UserError(
             f"{out}: exists and is not a whole bundle ({error}); give another out="
@@ -54,7 +62,7 @@ def check_place(out: Path) -> None:
 
 @contextlib.contextmanager
 def staging(out: Path) -> Generator[Path]:
-    """An empty folder for a bundle, which becomes `out` on leaving without an error.
+    """A folder for a bundle, marked and else empty; becomes `out` on leaving without an error.
 
     What killed exports to the same place left behind is removed first.
 
@@ -70,7 +78,7 @@ def staging(out: Path) -> Generator[Path]:
         with (work / MARKER).open("w") as marker:
             _lock(marker)
             folder = work / _BUNDLE
-            folder.mkdir()
+            mark(folder)
             yield folder
             os.chmod(folder, 0o755)
             check_place(out)

@@ -112,6 +112,11 @@ def test_what_is_not_of_the_bundle_is_not_replaced(out, tmp_path):
     (own / "SHA256SUMS").write_text("mine")
     with pytest.raises(UserError, match="not a bundle"), staging(own):
         pass
+    (out / "notes.txt").unlink()
+    (out / ".oct_jax").unlink()
+    with pytest.raises(UserError, match=r"has no marker \.oct_jax"), staging(out):
+        pass
+    assert (out / "bundle.json").read_text() == "x"
     link = tmp_path / "link"
     link.symlink_to(out)
     with pytest.raises(UserError, match="not a bundle"), staging(link):
