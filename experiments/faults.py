@@ -43,18 +43,10 @@ DEFAULTS = {
     "disks": "10",
     "minutes": "0",
 }
-PARTS = (
-    "pictures",
-    "settings",
-    "weights",
-    "archives",
-    "runs",
-    "bundles",
-    "disks",
-    "kills",
-    "together",
-)
-_CHUNK, _PICTURES_CHUNK = 10_000, 100_000
+OF_FILES = ("pictures", "settings", "weights", "archives")
+OF_COMMANDS = ("runs", "bundles", "together", "disks", "kills")
+PARTS = OF_FILES + OF_COMMANDS
+_CHUNK, _PICTURES_CHUNK, _TRIALS = 10_000, 100_000, 10
 _LONGEST = 3600
 
 Part = tuple[str, Callable[[], Tally]]
@@ -104,7 +96,8 @@ def list_parts(chosen: list[str], numbers: dict[str, int], out: Path) -> Iterato
             yield from _chunks(f"weights {kind}", numbers["files"], seed, mutated)
     if "archives" in chosen:
         yield from _chunks("archives zip", numbers["files"], seed, files.mutated_archives)
-    yield from _parts_of_commands(chosen, numbers, out)
+    if set(chosen) & set(OF_COMMANDS):
+        yield from _parts_of_commands(chosen, numbers, out)
 
 
 def _chunks(
@@ -121,40 +114,36 @@ def _chunks(
 
 def _parts_of_commands(chosen: list[str], numbers: dict[str, int], out: Path) -> Iterator[Part]:
     seed, references = numbers["seed"], out / "references"
-    run = references / "frozen" / "run"
-    interrupted = {"disks", "kills", "together"} & set(chosen)
-    needed = list(commands.WORKS) if interrupted else []
-    needed += ["frozen"] * ("runs" in chosen) + ["export"] * ("bundles" in chosen)
-    for name in [name for name in commands.WORKS if name in {"frozen", *needed}] if needed else []:
-        reference(name, references)
+    known = {name: reference(name, references) for name in commands.WORKS}
     if "runs" in chosen:
+        run = references / "narrow" / "run"
         for begins in runs.READ_BY:
             yield f"runs {begins}: seed {seed}", partial(runs.damaged_run, run, seed, begins)
     if "bundles" in chosen:
         bundle = references / "export" / "run" / "export"
         yield f"bundles: seed {seed}", partial(bundles.damaged_bundle, bundle, seed)
-    ways = {"disks": interruptions.full_disk, "kills": interruptions.killed}
-    for name in commands.WORKS if interrupted else ():
-        wanted, seconds = reference(name, references)
-        for way in ("disks", "kills"):
-            for number in range(numbers[way] if way in chosen else 0):
-                label = f"{way} {name}: seed {seed}, {number}"
-                arguments = [name, out / "work", references, wanted]
-                arguments += [seconds] if way == "kills" else []
-                yield label, partial(ways[way], *arguments, zlib.crc32(label.encode()))
+    for name in [name for name, work in commands.WORKS.items() if work.killed]:
+        digest, seconds = known[name]
+        place = (name, out / "work", references, digest)
         if "together" in chosen:
-            both = partial(interruptions.together, name, out / "work", references, wanted)
-            yield f"together {name}: seed {seed}", both
+            yield f"together {name}: seed {seed}", partial(interruptions.together, *place)
+        if "disks" in chosen:
+            full = partial(interruptions.full_disk, *place)
+            yield from _chunks(f"disks {name}", numbers["disks"], seed, full, _TRIALS)
+        if "kills" in chosen:
+            killed = partial(interruptions.killed, *place, seconds)
+            yield from _chunks(f"kills {name}", numbers["kills"], seed, killed, _TRIALS)
 
 
 def reference(name: str, references: Path) -> tuple[str, float]:
-    """Runs a command without faults, once; its digest and seconds."""
+    """Runs a command without faults, once; its digest and the seconds of the processor it takes."""
     folder = references / name
     note = references / f"{name}.json"
     if not note.exists():
         commands.begin(name, folder, references)
-        seconds = commands.duration(name, folder)
-        write_atomic(note, json.dumps([commands.WORKS[name].digest(folder), seconds]))
+        seconds = commands.duration(name, folder, references)
+        digest = commands.in_child(commands.WORKS[name].digest, folder)
+        write_atomic(note, json.dumps([digest, seconds]))
     digest, seconds = json.loads(note.read_text())
     return digest, seconds
 

@@ -1,7 +1,6 @@
 """A small part of the fault campaign, `experiments/faults.py`: nothing goes wrong in it."""
 
 import importlib
-import shutil
 import sys
 from pathlib import Path
 
@@ -67,13 +66,30 @@ def test_finished_parts_are_not_repeated(tmp_path, monkeypatch):
 def test_interruptions_know_every_command(tmp_path):
     commands = part("fault_parts.commands")
     references = tmp_path / "references"
-    (references / "frozen" / "run").mkdir(parents=True)
+    for name in ("frozen", "narrow"):
+        (references / name / "run").mkdir(parents=True)
     for name in commands.WORKS:
-        commands.begin(name, tmp_path / name, references)
+        folder = tmp_path / name
+        commands.begin(name, folder, references)
         tally = part("fault_parts.tally").Tally()
-        commands.check_left(tally, name, tmp_path / name, name)
+        commands.check_left(tally, name, folder, name)
         assert tally.slips == 0
-        shutil.rmtree(tmp_path / name / "run", ignore_errors=True)
-        (tmp_path / name / "mine.txt").unlink()
-        commands.check_mine(tally, name, tmp_path / name, name)
-        assert tally.lost >= 1
+        (folder / "half.json").write_text("{")
+        commands.check_left(tally, name, folder, name)
+        assert tally.half_written == 1
+        (folder / "mine.txt").unlink()
+        commands.check_mine(tally, name, folder, name)
+        assert tally.lost == 1
+
+
+def test_a_killed_prepare_and_two_at_once(tmp_path):
+    faults, interruptions = part("faults"), part("fault_parts.interruptions")
+    references, work = tmp_path / "references", tmp_path / "work"
+    digest, seconds = faults.reference("prepare", references)
+    check_sound(interruptions.killed("prepare", work, references, digest, seconds, 2, seed=0))
+    check_sound(interruptions.together("prepare", work, references, digest, seed=0))
+
+
+def check_sound(tally) -> None:
+    assert tally.slips == 0, tally.examples
+    assert tally.tried > 0

@@ -1,41 +1,49 @@
-"""The commands that the campaign interrupts: how each is run, and what it must leave behind."""
+"""The commands that the campaign interrupts: how each is run, and what it must leave behind.
+
+Commands are forked from a process that has imported everything and has no backend of JAX: they
+begin with their work at once, which is where an interruption can do harm.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
+import resource
 import shutil
-import signal
-import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from fault_parts.tally import Tally
-from oct_jax import CLASSES, UserError, load
+from oct_jax import UserError, load
+from oct_jax.commands import cli, entry
 from oct_jax.data.phantom import phantom_scans
 from oct_jax.data.prepared import open_prepared
 from oct_jax.export.verify import SUMS, check_files
 from oct_jax.files import read_json
 from oct_jax.model.protocol import fingerprint_of
 
-TRAIN = [
-    "data=phantom",
-    "phantom_patients=24",
-    "width=0.25",
-    "variant=large_minimalistic",
-    "image_size=32",
-    "batch_size=8",
-    "checkpoint_steps=1",
-]
-_FINETUNE = ["batch_size=8", "checkpoint_steps=1", "epochs=2"]
+# Imported inside the commands, by the parent of all of them instead.
+import oct_jax.commands.data  # isort: skip
+import oct_jax.commands.evaluate  # isort: skip
+import oct_jax.commands.train  # isort: skip
+import oct_jax.export.bundle  # isort: skip  # noqa: F401
+
+Result = TypeVar("Result")
+
+SIZE = 32
+_FORK = multiprocessing.get_context("fork")
+_TINY = [f"image_size={SIZE}", "resize=squash", "batch_size=8", "checkpoint_steps=1", "epochs=2"]
 _MINE = "mine.txt"
+_CLOCK = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -43,14 +51,26 @@ class Work:
     """One command.
 
     Attributes:
-      words: after `python -m`, for the folder that it works in.
+      main: what `python -m` calls.
+      words: of the command, for the folder that it works in and the one of the references.
       digest: of what it leaves there; equal for equal results.
-      starts_from: the command whose result must be there first; "": none.
+      starts_from: the command whose run must be there first; "": none.
+      killed: whether the campaign interrupts it; else it is what others start from.
     """
 
-    words: Callable[[Path], list[str]]
+    main: Callable[[list[str]], None]
+    words: Callable[[Path, Path], list[str]]
     digest: Callable[[Path], str]
     starts_from: str = ""
+    killed: bool = True
+
+
+@dataclass(frozen=True)
+class Child:
+    """A command in a process of its own, and the file of its standard error."""
+
+    process: BaseProcess
+    errors: Path
 
 
 def _hash(value: Any) -> str:
@@ -70,9 +90,12 @@ def _trained(folder: Path, stage: str) -> str:
 
 
 def _prepared(folder: Path) -> str:
-    source = open_prepared(folder / "prepared")
-    scans = [source.read(index).tobytes() for index in range(len(source.records))]
-    return _hash((source.records, scans))
+    scans = open_prepared(folder / "prepared")
+    return _hash((scans.records, [scans.read(index).tobytes() for index in range(len(scans))]))
+
+
+def _cached(folder: Path) -> str:
+    return _hash(open_prepared(folder / "prepared").records)
 
 
 def _evaluated(folder: Path) -> str:
@@ -84,30 +107,54 @@ def _exported(folder: Path) -> str:
     return _hash((folder / "run" / "export" / SUMS).read_bytes())
 
 
+def _recalibrated(folder: Path) -> str:
+    return _hash((folder / "run" / "frozen" / "decision" / "rule.json").read_bytes())
+
+
+def _prepare(at: Path, _: Path) -> list[str]:
+    return ["prepare", f"{at}/scans", f"out={at}/prepared"]
+
+
+def _frozen(*words: str) -> Callable[[Path, Path], list[str]]:
+    def of(at: Path, references: Path) -> list[str]:
+        data = f"data={references}/cache/prepared"
+        return ["stage=frozen", f"run={at}/run", data, "views=1", "weights=random", *_TINY, *words]
+
+    return of
+
+
 WORKS = {
-    "frozen": Work(
-        lambda at: [
-            "oct_jax.train",
-            "stage=frozen",
-            f"run={at}/run",
-            "epochs=2",
-            "views=1",
-            *TRAIN,
-        ],
+    "cache": Work(
+        cli.data,
+        lambda at, refs: [*_prepare(at, refs), "cache=true", f"size={SIZE}", "resize=squash"],
+        _cached,
+        killed=False,
+    ),
+    "narrow": Work(
+        cli.train,
+        _frozen("width=0.25", "variant=large_minimalistic"),
         lambda at: _trained(at, "frozen"),
+        killed=False,
+    ),
+    "frozen": Work(
+        cli.train, _frozen("backbone=fault_parts.tiny:Tiny"), lambda at: _trained(at, "frozen")
     ),
     "finetune": Work(
-        lambda at: ["oct_jax.train", "stage=finetune", f"run={at}/run", *_FINETUNE],
+        cli.train,
+        lambda at, _: ["stage=finetune", f"run={at}/run", *_TINY[2:]],
         lambda at: _trained(at, "finetune"),
         "frozen",
     ),
-    "prepare": Work(
-        lambda at: ["oct_jax.data", "prepare", f"{at}/scans", f"out={at}/prepared"], _prepared
-    ),
+    "prepare": Work(cli.data, _prepare, _prepared),
     "evaluate": Work(
-        lambda at: ["oct_jax.evaluate", f"run={at}/run", "resamples=50"], _evaluated, "frozen"
+        cli.evaluate, lambda at, _: [f"run={at}/run", "resamples=50"], _evaluated, "frozen"
     ),
-    "export": Work(lambda at: ["oct_jax.export", f"run={at}/run"], _exported, "frozen"),
+    "recalibrate": Work(
+        cli.evaluate, lambda at, _: ["recalibrate", f"run={at}/run"], _recalibrated, "frozen"
+    ),
+    "export": Work(
+        cli.export, lambda at, _: [f"run={at}/run", "calibration_scans=8"], _exported, "narrow"
+    ),
 }
 
 
@@ -120,62 +167,103 @@ def begin(name: str, folder: Path, references: Path) -> None:
     if before:
         shutil.copytree(references / before / "run", folder / "run")
         (folder / "run" / _MINE).write_text("mine")
-    elif name == "prepare":
-        write_scans(folder / "scans")
+    elif name in ("prepare", "cache"):
+        in_child(write_scans, folder / "scans")  # it starts threads of OpenCV
 
 
 def write_scans(root: Path) -> None:
-    """A folder of phantoms as PNG files, named as Kermany's are."""
-    source = phantom_scans(patients=24, seed=0)
-    for index, record in enumerate(source.records):
-        label = CLASSES[source.labels[index]]
+    """A folder of phantoms as PNG files, reduced to the model's size, named as Kermany's are."""
+    scans = phantom_scans(patients=24, seed=0)
+    for index, record in enumerate(scans.records):
+        label = scans.task.classes[scans.labels[index]]
         path = root / label / f"{label}-{record.patient.rpartition('-')[2]}-{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(source.read(index)).save(path)
+        Image.fromarray(scans.read(index)).resize((2 * SIZE, 2 * SIZE)).save(path)
 
 
-def start(name: str, folder: Path) -> subprocess.Popen[str]:
-    """Starts a command, its output caught."""
-    return subprocess.Popen(
-        [sys.executable, "-m", *WORKS[name].words(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        start_new_session=True,
-    )
+def start(name: str, folder: Path, references: Path) -> Child:
+    """Starts a command; what it prints on standard error is kept."""
+    handle, errors = tempfile.mkstemp()
+    os.close(handle)
+    words = WORKS[name].words(folder, references)
+    process = _FORK.Process(target=_run, args=(WORKS[name].main, words, errors))
+    process.start()
+    return Child(process, Path(errors))
 
 
-def kill_after(process: subprocess.Popen[str], seconds: float) -> bool:
-    """Kills a command and all that it started with SIGKILL; False where it had ended before."""
+def _run(main: Callable[[list[str]], None], words: list[str], errors: str) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_TRUNC), 2)
+    sys.argv = ["command", *words]
+    sys.exit(entry.run(main))
+
+
+def kill_after(child: Child, seconds: float) -> None:
+    """Kills a command with SIGKILL once it has used so many seconds of the processor."""
+    process = child.process
+    while process.is_alive() and processor_seconds(process.pid or 0) < seconds:
+        process.join(0.003)
+    process.kill()
+    process.join()
+    child.errors.unlink()
+
+
+def processor_seconds(pid: int) -> float:
+    """Of a process and its threads so far; 0 where it has ended."""
     try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        return True
-    process.communicate()
-    return False
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return (int(fields[11]) + int(fields[12])) / _CLOCK
 
 
-def finish(tally: Tally, name: str, folder: Path, label: str, *, codes: tuple[int, ...]) -> int:
-    """Runs a command to its end; another exit code than these, or a traceback, is a slip."""
-    return judge(tally, start(name, folder), label, codes=codes)
-
-
-def judge(
-    tally: Tally, process: subprocess.Popen[str], label: str, *, codes: tuple[int, ...]
+def finish(
+    tally: Tally, name: str, folder: Path, references: Path, label: str, *, codes: tuple[int, ...]
 ) -> int:
+    """Runs a command to its end; another exit code than these, or a traceback, is a slip."""
+    return judge(tally, start(name, folder, references), label, codes=codes)
+
+
+def judge(tally: Tally, child: Child, label: str, *, codes: tuple[int, ...]) -> int:
     """Waits for a command; another exit code, or an error of several lines, is a slip."""
     tally.tried += 1
-    _, errors = process.communicate()
-    code = process.returncode
+    child.process.join()
+    errors, code = child.errors.read_text(), child.process.exitcode
+    child.errors.unlink()
     lines = [line for line in errors.splitlines() if line.startswith("error: ")]
     if code == 2:
         tally.refused += 1
     if code not in codes or "Traceback" in errors or (code == 2 and len(lines) != 1):
         tally.add("tracebacks", f"{label}: exit code {code}: {errors[-250:]}")
-    return code
+    return -1 if code is None else code
+
+
+def in_child(function: Callable[..., Result], *arguments: Any) -> Result:
+    """The result of a function that may start threads, from a process of its own.
+
+    Raises:
+      UserError: the function does, or the operating system refuses something.
+    """
+    receiver, sender = _FORK.Pipe(duplex=False)
+
+    def answer() -> None:
+        try:
+            sender.send((function(*arguments), None))
+        except (UserError, OSError) as error:
+            sender.send((None, str(error)))
+
+    process = _FORK.Process(target=answer)
+    process.start()
+    sender.close()
+    try:
+        result, problem = receiver.recv()
+    except EOFError:
+        raise UserError(f"{function.__name__}: its process ended without an answer") from None
+    finally:
+        process.join()
+    if problem is not None:
+        raise UserError(problem)
+    return result
 
 
 def check_left(tally: Tally, name: str, folder: Path, label: str) -> None:
@@ -191,7 +279,7 @@ def check_left(tally: Tally, name: str, folder: Path, label: str) -> None:
         if out.exists() and check_files(out):
             tally.add("half_written", f"{label}: {check_files(out)[0]}")
         if (folder / "prepared").exists():
-            _prepared(folder)
+            in_child(WORKS["prepare"].digest, folder)
     except (OSError, UserError) as error:
         tally.add("half_written", f"{label}: {error}")
     check_mine(tally, name, folder, label)
@@ -208,7 +296,7 @@ def check_mine(tally: Tally, name: str, folder: Path, label: str) -> None:
 def check_result(tally: Tally, name: str, folder: Path, label: str, wanted: str) -> None:
     """After the rerun: the same bits as undisturbed, and nothing temporary is left."""
     try:
-        if WORKS[name].digest(folder) != wanted:
+        if in_child(WORKS[name].digest, folder) != wanted:
             tally.add("wrong", f"{label}: other bits than without the fault")
     except (OSError, UserError) as error:
         tally.add("wrong", f"{label}: {error}")
@@ -218,19 +306,26 @@ def check_result(tally: Tally, name: str, folder: Path, label: str, wanted: str)
     check_mine(tally, name, folder, label)
 
 
-def duration(name: str, folder: Path) -> float:
-    """Seconds of an undisturbed command.
+def duration(name: str, folder: Path, references: Path) -> float:
+    """Seconds of the processor that an undisturbed command uses.
 
     Raises:
       UserError: it fails.
     """
-    started = time.perf_counter()
+    used = _used_by_children()
     tally = Tally()
-    finish(tally, name, folder, name, codes=(0,))
+    finish(tally, name, folder, references, name, codes=(0,))
     if tally.slips:
         raise UserError(f"{name}: fails without any fault: {tally.examples[0]}")
-    return time.perf_counter() - started
+    return _used_by_children() - used
+
+
+def _used_by_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _is_temporary(path: Path) -> bool:
-    return any(part.startswith(".") or "-tmp-" in part for part in path.parts)
+    return any(
+        (part.startswith(".") and part != ".oct_jax") or "-tmp-" in part for part in path.parts
+    )

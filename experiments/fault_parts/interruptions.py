@@ -1,4 +1,4 @@
-"""Kills, full disks and two processes in one folder: the rerun ends as without them."""
+"""Kills, full disks, two processes in one folder: the same command again ends as without them."""
 
 from __future__ import annotations
 
@@ -17,39 +17,45 @@ from fault_parts.tally import Tally
 
 
 def killed(
-    name: str, folder: Path, references: Path, wanted: str, seconds: float, seed: int
+    name: str,
+    folder: Path,
+    references: Path,
+    wanted: str,
+    seconds: float,
+    count: int,
+    seed: int,
 ) -> Tally:
-    """Kills a command once, at a random moment of its usual `seconds`, then repeats it."""
+    """Kills a command at a random moment of its usual `seconds`, then repeats it; so many times."""
     tally = Tally()
-    begin(name, folder, references)
-    moment = float(np.random.default_rng(seed).uniform(0, seconds))
-    label = f"{name} killed after {moment:.1f} of {seconds:.1f} s"
-    commands.kill_after(commands.start(name, folder), moment)
-    check_left(tally, name, folder, label)
-    if name != "prepare" or not (folder / "prepared").exists():
-        commands.finish(tally, name, folder, label, codes=(0,))
-    check_result(tally, name, folder, label, wanted)
-    shutil.rmtree(folder)
+    rng = np.random.default_rng(seed)
+    for moment in rng.uniform(0, seconds, count):
+        begin(name, folder, references)
+        label = f"{name} killed after {moment:.2f} of {seconds:.2f} s"
+        commands.kill_after(commands.start(name, folder, references), moment)
+        _repeat(tally, name, folder, references, label, wanted)
+        shutil.rmtree(folder)
     return tally
 
 
-def full_disk(name: str, folder: Path, references: Path, wanted: str, seed: int) -> Tally:
+def full_disk(
+    name: str, folder: Path, references: Path, wanted: str, count: int, seed: int
+) -> Tally:
     """Runs a command on a disk that fills at a random byte, then again once there is room."""
     tally = Tally()
-    with small_disk(folder) as resize:
-        begin(name, folder / "work", references)
-        reference = size_of(references / name)
-        used = size_of(folder)
-        share = float(np.random.default_rng(seed).uniform(0, 1))
-        room = int(share * max(reference - used, 2**16))
-        label = f"{name} with {room:,} bytes free"
-        resize(used + room)
-        commands.finish(tally, name, folder / "work", label, codes=(0, 2))
-        check_left(tally, name, folder / "work", label)
-        resize(2**30)
-        if name != "prepare" or not (folder / "work" / "prepared").exists():
-            commands.finish(tally, name, folder / "work", f"{label}, again", codes=(0,))
-        check_result(tally, name, folder / "work", label, wanted)
+    rng = np.random.default_rng(seed)
+    for share in rng.uniform(0, 1, count):
+        with small_disk(folder) as resize:
+            work = folder / "work"
+            begin(name, work, references)
+            reference = size_of(references / name)
+            used = size_of(folder)
+            room = int(share * max(reference - used, 2**16))
+            label = f"{name} with {room:,} bytes free"
+            resize(used + room)
+            commands.finish(tally, name, work, references, label, codes=(0, 2))
+            check_left(tally, name, work, label)
+            resize(2**30)
+            _repeat(tally, name, work, references, f"{label}, again", wanted)
     return tally
 
 
@@ -61,16 +67,23 @@ def together(name: str, folder: Path, references: Path, wanted: str, seed: int) 
     tally = Tally()
     begin(name, folder, references)
     label = f"{name} twice at once"
-    both = [commands.start(name, folder) for _ in range(2)]
-    codes = [commands.judge(tally, process, label, codes=(0, 2)) for process in both]
+    both = [commands.start(name, folder, references) for _ in range(2)]
+    codes = [commands.judge(tally, child, label, codes=(0, 2)) for child in both]
     if 0 not in codes:
         tally.add("wrong", f"{label}: neither came to an end, exit codes {codes}")
-    check_left(tally, name, folder, label)
-    if name != "prepare" or not (folder / "prepared").exists():
-        commands.finish(tally, name, folder, f"{label}, then again", codes=(0,))
-    check_result(tally, name, folder, label, wanted)
+    _repeat(tally, name, folder, references, f"{label}, then again", wanted)
     shutil.rmtree(folder)
     return tally
+
+
+def _repeat(
+    tally: Tally, name: str, folder: Path, references: Path, label: str, wanted: str
+) -> None:
+    """The interrupted command again: nothing was half written, and it ends as undisturbed."""
+    check_left(tally, name, folder, label)
+    if name != "prepare" or not (folder / "prepared").exists():
+        commands.finish(tally, name, folder, references, label, codes=(0,))
+    check_result(tally, name, folder, label, wanted)
 
 
 @contextlib.contextmanager

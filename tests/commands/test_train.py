@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import disks
 import jax
 import numpy as np
 import pytest
@@ -258,3 +259,46 @@ def test_one_miss_in_a_hundred_does_not_make_an_earlier_perfect_epoch_better():
     assert is_best(0.99, 1.0, 100)
     assert not is_best(0.95, 1.0, 100)
     assert not is_best(0.99, 1.0, 10_000)
+
+
+def disk_error(*words, cwd):
+    error = run(*words, cwd=cwd, code=2)
+    assert (error.count("error: "), error.count("\n")) == (1, 1), error
+    return error
+
+
+def test_a_full_disk_keeps_the_last_checkpoint_and_training_goes_on_once_there_is_room(
+    trained, small_disk
+):
+    disks.resize(small_disk, "100M")
+    shutil.copytree(trained / "runs", small_disk / "runs")
+    unbroken = small_disk / "runs" / "default" / "finetune"
+    shutil.rmtree(unbroken)
+    before = disks.contents(small_disk)
+    words = ("stage=finetune", "epochs=3", "learning_rate=1e-3", "batch_size=8")
+    size = sum(path.stat().st_size for path in trained.glob("runs/default/finetune/last/*/**/*"))
+    disks.fill(small_disk, free=size)
+    error = disk_error(*words, "checkpoint_steps=4", cwd=small_disk)
+    assert "No space left on device" in error
+    assert f"{unbroken}" in error
+    after = disks.contents(small_disk)
+    assert before.items() <= after.items()
+    assert any(name.startswith("runs/default/finetune/last/") for name in after)
+    (small_disk / disks.FILLER).unlink()
+    run(*words, cwd=small_disk)
+    assert_same_bits(
+        bits(small_disk / "runs" / "default", "finetune"),
+        bits(trained / "runs" / "default", "finetune"),
+    )
+
+
+@pytest.mark.parametrize("word", ["epochs=3", "restart=true"])
+def test_a_read_only_disk_is_one_line_and_nothing_is_lost(trained, small_disk, word):
+    disks.resize(small_disk, "100M")
+    shutil.copytree(trained / "runs", small_disk / "runs")
+    before = disks.contents(small_disk)
+    disks.protect(small_disk)
+    words = ("stage=frozen", *SMALL, "epochs=3", "run=runs/default")
+    error = disk_error(*words, *([word] * (word not in words)), cwd=small_disk)
+    assert "Read-only file system" in error
+    assert disks.contents(small_disk) == before
