@@ -14,6 +14,7 @@ LIBRARY = (
     "prediction",
     "cache",
     "files",
+    "work_folder",
     "data",
     "model",
     "decision",

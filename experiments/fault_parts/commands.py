@@ -293,14 +293,17 @@ def check_mine(tally: Tally, name: str, folder: Path, label: str) -> None:
             tally.add("lost", f"{label}: {path.relative_to(folder)}")
 
 
-def check_result(tally: Tally, name: str, folder: Path, label: str, wanted: str) -> None:
+def check_result(
+    tally: Tally, name: str, folder: Path, references: Path, label: str, wanted: str
+) -> None:
     """After the rerun: the same bits as undisturbed, and nothing temporary is left."""
     try:
         if in_child(WORKS[name].digest, folder) != wanted:
             tally.add("wrong", f"{label}: other bits than without the fault")
     except (OSError, UserError) as error:
         tally.add("wrong", f"{label}: {error}")
-    left = [path.relative_to(folder) for path in folder.rglob("*") if path.name != _MINE]
+    left = {path.relative_to(folder) for path in folder.rglob("*") if path.name != _MINE}
+    left -= {path.relative_to(references / name) for path in (references / name).rglob("*")}
     for path in [path for path in left if _is_temporary(path) and not _is_temporary(path.parent)]:
         tally.add("half_written", f"{label}: {path} is left after the rerun")
     check_mine(tally, name, folder, label)

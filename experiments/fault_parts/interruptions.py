@@ -83,7 +83,7 @@ def _repeat(
     check_left(tally, name, folder, label)
     if name != "prepare" or not (folder / "prepared").exists():
         commands.finish(tally, name, folder, references, label, codes=(0,))
-    check_result(tally, name, folder, label, wanted)
+    check_result(tally, name, folder, references, label, wanted)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """Building a prepared folder: whole under its name, or not there.
 
-All is written into a folder beside, which is renamed at the end. What a killed run leaves there is
-removed by the next.
+All is written into a hidden folder beside (`oct_jax.work_folder`), and renamed at the end.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from oct_jax.files import write_json
 from oct_jax.paths import expand_home
 from oct_jax.task import KERMANY, Task
 from oct_jax.types import UserError
+from oct_jax.work_folder import work_folder
 
 Progress = Callable[[str, int, int], None]
 
@@ -92,17 +92,14 @@ def prepare(
 @contextlib.contextmanager
 def _whole_folder(out: Path) -> Generator[tuple[Path, Path]]:
     """A folder to work in, and one therein that becomes `out` where nothing fails."""
-    work = out.parent / f".{out.name}.incomplete"
-    result = work / "result"
     try:
-        shutil.rmtree(work, ignore_errors=True)
-        result.mkdir(parents=True)
-        yield work, result
-        os.rename(result, out)
+        with work_folder(out) as work:
+            result = work / "result"
+            result.mkdir()
+            yield work, result
+            os.rename(result, out)
     except (OSError, RuntimeError) as error:  # ArrayRecord's C++ raises RuntimeError
         raise UserError(_in_words(error, out)) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _in_words(error: Exception, out: Path) -> str:

@@ -1,9 +1,8 @@
 """Where a bundle is built, and how it comes to its place: whole, or not at all.
 
-A bundle is built in a hidden folder beside its place, `.NAME.XXXXXXXX`, and then takes the place of
-an earlier one in one step. The hidden folder holds a marker file that is locked while the export
-runs: one with a marker that nobody locks was left by an export that was killed. Only a folder that
-the package has marked as its own is ever replaced.
+A bundle is built in a hidden folder beside its place (`oct_jax.work_folder`), and then takes the
+place of an earlier one in one step. Only a folder that the package has marked as its own is ever
+replaced.
 """
 
 from __future__ import annotations
@@ -11,20 +10,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Generator
 from pathlib import Path
-from typing import IO
 
-from oct_jax.export.verify import SUMS, BundleError, files_in, read_sums
-from oct_jax.runs.ownership import MARKER as OWN
+from oct_jax.export.verify import MARKER, SUMS, BundleError, files_in, read_sums
 from oct_jax.runs.ownership import is_marked, mark
 from oct_jax.types import UserError
+from oct_jax.work_folder import FORMER, remove_stale, work_folder
 
-MARKER = "oct_jax-export.lock"
-_BUNDLE, _FORMER = "bundle", "former"
 # Of <fcntl.h> and <linux/fs.h>.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
@@ -44,11 +38,11 @@ def check_place(out: Path) -> None:
         raise UserError(f"{out}: exists and is not a bundle; give another out=")
     if not is_marked(out):
         raise UserError(
-            f"{out}: looks like a bundle, but has no marker {OWN}: this version of oct_jax did not"
-            " make it; move it, or give another out="
+            f"{out}: looks like a bundle, but has no marker {MARKER}: this version of oct_jax did"
+            " not make it; move it, or give another out="
         )
     try:
-        foreign = sorted(files_in(out) - read_sums(out).keys() - {OWN})
+        foreign = sorted(files_in(out) - read_sums(out).keys() - {MARKER})
     except BundleError as error:
         raise UserError(
             f"{out}: exists and is not a whole bundle ({error}); give another out="
@@ -70,34 +64,15 @@ def staging(out: Path) -> Generator[Path]:
       UserError: see `check_place`.
       OSError: a folder cannot be made.
     """
-    remove_stale(out)
+    remove_stale(out)  # which may put back an earlier bundle
     check_place(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
-        with (work / MARKER).open("w") as marker:
-            _lock(marker)
-            folder = work / _BUNDLE
-            mark(folder)
-            yield folder
-            os.chmod(folder, 0o755)
-            check_place(out)
-            _take_place(folder, out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def remove_stale(out: Path) -> None:
-    """Removes hidden folders of killed exports to `out`; restores an earlier bundle from them."""
-    pattern = f".{_escaped(out.name)}.????????"
-    for marker in out.parent.glob(f"{pattern}/{MARKER}"):
-        with marker.open("r+") as file:
-            if not _lock(file):
-                continue  # of an export that runs
-            former = marker.parent / _FORMER
-            if former.is_dir() and not os.path.lexists(out):
-                os.replace(former, out)
-            shutil.rmtree(marker.parent, ignore_errors=True)
+    with work_folder(out) as work:
+        folder = work / "bundle"
+        mark(folder)
+        yield folder
+        os.chmod(folder, 0o755)
+        check_place(out)
+        _take_place(folder, out)
 
 
 def _take_place(folder: Path, out: Path) -> None:
@@ -106,7 +81,7 @@ def _take_place(folder: Path, out: Path) -> None:
         os.replace(folder, out)
     elif not _exchange(folder, out):
         # Between the two steps there is no bundle; after a kill `remove_stale` restores the former.
-        os.replace(out, folder.with_name(_FORMER))
+        os.replace(out, folder.with_name(FORMER))
         os.replace(folder, out)
 
 
@@ -119,18 +94,3 @@ def _exchange(first: Path, second: Path) -> bool:
     return renameat2 is not None and not renameat2(
         _AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE
     )
-
-
-def _lock(file: IO[str]) -> bool:
-    """Locks a file as long as it is open; False where another process has, or none can tell."""
-    try:
-        import fcntl  # not on Windows
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError):
-        return False
-    return True
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

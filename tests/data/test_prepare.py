@@ -126,9 +126,25 @@ def test_killed_in_the_middle_there_is_nothing_under_the_name_and_a_rerun_comple
     process.send_signal(signal.SIGKILL)
     process.communicate()
     time.sleep(0.1)
-    assert left_beside(scans) == [".out.incomplete"]
+    (left,) = left_beside(scans)
+    assert left.startswith(".out.")
     make(scans, out)
     assert left_beside(scans) == ["out"]
+
+
+def test_the_first_of_two_at_once_is_whole_and_the_second_is_refused(monkeypatch, scans, tmp_path):
+    write_manifest = prepare_module.write_manifest
+
+    def meanwhile_another(records, path):
+        monkeypatch.setattr(prepare_module, "write_manifest", write_manifest)
+        make(scans, tmp_path / "out")
+        write_manifest(records, path)
+
+    monkeypatch.setattr(prepare_module, "write_manifest", meanwhile_another)
+    with pytest.raises(UserError, match=r"out: cannot be written \(.*not empty"):
+        make(scans, tmp_path / "out")
+    assert left_beside(scans) == ["out"]
+    assert len(open_prepared(tmp_path / "out")) == 4 * PATIENTS
 
 
 def test_a_zip_gives_what_its_folder_gives(scans, tmp_path):

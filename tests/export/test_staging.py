@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from oct_jax.export import staging as staging_module
-from oct_jax.export.staging import MARKER, check_place, remove_stale, staging
+from oct_jax.export.staging import check_place, staging
 from oct_jax.types import UserError
+from oct_jax.work_folder import LOCK, remove_stale
 
 SHA_OF_X = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
 
@@ -59,18 +60,17 @@ import os, sys
 from pathlib import Path
 from oct_jax.export import staging
 out = Path(sys.argv[1])
-if sys.argv[2] == "between":
-    staging._exchange = lambda first, second: False
-    replace = os.replace
-    def kill_after_first(source, target):
-        replace(source, target)
-        os._exit(9)
-    os.replace = kill_after_first
+staging._exchange = lambda first, second: False
+replace = os.replace
+def kill_after_first(source, target):
+    replace(source, target)
+    os._exit(9)
 with staging.staging(out) as folder:
     (folder / "bundle.json").write_text("y")
     (folder / "SHA256SUMS").write_text("0" * 64 + "  bundle.json\\n")
     if sys.argv[2] == "inside":
         os._exit(9)
+    os.replace = kill_after_first
 """
 
 
@@ -88,7 +88,7 @@ def test_only_its_own_stale_folders_are_removed(out):
     (out.parent / ".out.mine1234").mkdir()
     (out.parent / ".out.mine1234" / "notes.txt").write_text("keep me")
     (out.parent / ".other.12345678").mkdir()
-    (out.parent / ".other.12345678" / MARKER).touch()
+    (out.parent / ".other.12345678" / LOCK).touch()
     with staging(out) as running:
         fill(running, "z")
         remove_stale(out)
