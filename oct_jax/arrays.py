@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Array, Float, Int32, UInt8
 
 # For functions that take what the host or the device holds.
 AnyArray: TypeAlias = Array | np.ndarray
+# For functions that give a NumPy array where they are given one, and a JAX array likewise.
+SameArray: TypeAlias = Any
 # One B-scan as read from disk: grey, 0 (dark) to 255 (bright), rows from vitreous to choroid.
 ScanArray: TypeAlias = UInt8[np.ndarray, "height width"]
 # What the loader yields: resized grey scans and class indices.
@@ -19,3 +21,13 @@ LabelBatch: TypeAlias = Int32[np.ndarray, "batch"]
 Images: TypeAlias = Float[Array, "batch _height _width _channels"]
 FeatureMap: TypeAlias = Float[Array, "batch _rows _columns _features"]
 Logits: TypeAlias = Float[Array, "batch classes"]
+
+
+def namespace_of(array: AnyArray) -> Any:
+    """`numpy` or `jax.numpy`, whichever the array is of; inside a jitted function the latter."""
+    return array.__array_namespace__()
+
+
+def widest(array: AnyArray) -> Any:
+    """The array for arithmetic: a NumPy array as float64, a JAX array as float32."""
+    return array.astype(np.float64 if isinstance(array, np.ndarray) else np.float32)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Int
 
-Logits = Float[np.ndarray, "scans classes"]
-Probabilities = Float[np.ndarray, "scans classes"]
+from oct_jax.arrays import SameArray, namespace_of, widest
+
+Logits = Float[SameArray, "scans classes"]
+Probabilities = Float[SameArray, "scans classes"]
 Labels = Int[np.ndarray, "scans"]
 
 BINS = 15
@@ -14,16 +18,21 @@ BINS = 15
 COLDEST, HOTTEST = 0.02, 50.0
 
 
-def log_softmax(logits: Logits, temperature: float = 1.0) -> Logits:
-    """Logarithms of the probabilities of logits divided by a temperature, float64."""
-    scaled = logits.astype(np.float64) / temperature
+def log_softmax(logits: Logits, temperature: Any = 1.0) -> Logits:
+    """Logarithms of the probabilities of logits divided by a temperature.
+
+    Returns:
+      float64 of NumPy logits; float32 of JAX's, for which it may be traced.
+    """
+    numpy = namespace_of(logits)
+    scaled = widest(logits) / temperature
     shifted = scaled - scaled.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return shifted - numpy.log(numpy.exp(shifted).sum(-1, keepdims=True))
 
 
-def softmax(logits: Logits, temperature: float = 1.0) -> Probabilities:
-    """Probabilities of logits divided by a temperature; float64 rows that sum to 1."""
-    return np.exp(log_softmax(logits, temperature))
+def softmax(logits: Logits, temperature: Any = 1.0) -> Probabilities:
+    """Probabilities of logits divided by a temperature; rows that sum to 1. See `log_softmax`."""
+    return namespace_of(logits).exp(log_softmax(logits, temperature))
 
 
 def fit_temperature(logits: Logits, labels: Labels) -> float:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from oct_jax.arrays import SameArray
+
 
 def set_thresholds(
     probabilities: Float[np.ndarray, "scans classes"],
@@ -39,8 +41,8 @@ def set_thresholds(
 
 
 def prediction_sets(
-    probabilities: Float[np.ndarray, "scans classes"], thresholds: Float[np.ndarray, "classes"]
-) -> Bool[np.ndarray, "scans classes"]:
+    probabilities: Float[SameArray, "scans classes"], thresholds: Float[SameArray, "classes"]
+) -> Bool[SameArray, "scans classes"]:
     """Which classes are in the set of each scan; a set may be empty."""
     return probabilities >= thresholds
 

@@ -13,20 +13,21 @@ outlier; with it all of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32
 
+from oct_jax.arrays import SameArray, namespace_of, widest
+
 DIRECTIONS = 32
 """At most; fewer where there are few training scans."""
 
-Features = Float[np.ndarray, "scans channels"]
+Features = Float[SameArray, "scans channels"]
 
 
-@dataclass(frozen=True)
-class OutlierModel:
-    """A Gaussian over pooled features of length 1, and how far from it is too far.
+class OutlierModel(NamedTuple):
+    """A Gaussian over pooled features of length 1, and how far from it is too far; a pytree.
 
     Attributes:
       mean: of the training scans' features.
@@ -36,15 +37,15 @@ class OutlierModel:
       threshold: squared distance above which a scan is an outlier.
     """
 
-    mean: Float32[np.ndarray, "channels"]
-    directions: Float32[np.ndarray, "channels directions"]
-    precisions: Float32[np.ndarray, "directions"]
-    rest_precision: float
-    threshold: float
+    mean: Float32[SameArray, "channels"]
+    directions: Float32[SameArray, "channels directions"]
+    precisions: Float32[SameArray, "directions"]
+    rest_precision: Any
+    threshold: Any
 
 
 def fit_outliers(features: Features) -> OutlierModel:
-    """The model of training features, its threshold still infinite; see `with_threshold`.
+    """The model of training features, its threshold still infinite; `fit_rule` sets it.
 
     Args:
       features: of at least 3 scans.
@@ -67,11 +68,14 @@ def fit_outliers(features: Features) -> OutlierModel:
     )
 
 
-def squared_distance(model: OutlierModel, features: Features) -> Float[np.ndarray, "scans"]:
-    """Squared Mahalanobis distance of each scan's features from the training scans'."""
+def squared_distance(model: OutlierModel, features: Features) -> Float[SameArray, "scans"]:
+    """Squared Mahalanobis distance of each scan's features from the training scans'.
+
+    Computed in float64 of NumPy features; in float32 of JAX's, for which it may be traced.
+    """
     away = _of_length_one(features) - model.mean
     along = away @ model.directions
-    rest = np.maximum((away**2).sum(1) - (along**2).sum(1), 0)
+    rest = namespace_of(away).maximum((away**2).sum(1) - (along**2).sum(1), 0)
     return (along**2) @ model.precisions + model.rest_precision * rest
 
 
@@ -86,5 +90,5 @@ def outlier_threshold(distances: Float[np.ndarray, "scans"], rate: float) -> flo
 
 
 def _of_length_one(features: Features) -> Features:
-    long = features.astype(np.float64)
-    return long / np.maximum(np.linalg.norm(long, axis=1, keepdims=True), 1e-12)
+    numpy, long = namespace_of(features), widest(features)
+    return long / numpy.maximum(numpy.linalg.norm(long, axis=1, keepdims=True), 1e-12)

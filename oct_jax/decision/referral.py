@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int8
 
+from oct_jax.arrays import SameArray, namespace_of
 from oct_jax.task import Task
 from oct_jax.types import Referral
 
@@ -14,14 +15,16 @@ WORDS: dict[Referral, str] = {
     "observe": "observation",
     "defer": "deferred to a person",
 }
+REFERRALS: tuple[Referral, ...] = tuple(WORDS)
+"""In the order of `tier_codes`: tiers from the most urgent, then `defer`."""
 
 
 NOT_REFERRED = "classified only: this task has no referral tiers"
 
 
 def urgency(
-    probabilities: Float[np.ndarray, "scans classes"], task: Task
-) -> Float[np.ndarray, "scans"]:
+    probabilities: Float[SameArray, "scans classes"], task: Task
+) -> Float[SameArray, "scans"]:
     """Probability of the urgent classes together; 0 where the task has none."""
     return probabilities[:, np.array(task.urgent)].sum(1)
 
@@ -53,6 +56,38 @@ def urgent_threshold(
     return float(urgent[needed - 1])
 
 
+def tier_codes(
+    sets: Bool[SameArray, "scans classes"],
+    urgent: Bool[SameArray, "scans"],
+    outlier: Bool[SameArray, "scans"],
+    task: Task,
+) -> Int8[SameArray, "scans"]:
+    """The referral of each scan as an index into `REFERRALS`; -1 in a task without tiers.
+
+    A scan is deferred where it is an outlier, where its set is empty or holds a class without a
+    tier, and where the classes of its set, with `urgent` counted as one of them, belong to several
+    tiers. Pure, of NumPy arrays or JAX's, for which it may be traced.
+
+    Args:
+      sets: conformal sets.
+      urgent: whether the urgency is at or above its threshold.
+      outlier: whether the scan is unlike the training scans.
+      task: that the classes are of.
+    """
+    numpy = namespace_of(sets)
+    if not task.refers:
+        return numpy.full(sets.shape[:1], -1, numpy.int8)
+    defer = REFERRALS.index("defer")
+    of_tier = np.array([[tier == name for name in REFERRALS[:defer]] for tier in task.tiers])
+    present = (sets[:, :, None] & of_tier).any(1)
+    present = present | (
+        urgent[:, None] & np.array([name == "urgent" for name in REFERRALS[:defer]])
+    )
+    untiered = sets[:, ~of_tier.any(1)].any(1)
+    answered = (present.sum(1) == 1) & sets.any(1) & ~untiered & ~outlier
+    return numpy.where(answered, present.argmax(1), defer).astype(numpy.int8)
+
+
 def refer(
     sets: Bool[np.ndarray, "scans classes"],
     urgent: Bool[np.ndarray, "scans"],
@@ -61,23 +96,11 @@ def refer(
 ) -> list[Referral | None]:
     """The tier of each scan, or `defer`; None for every scan of a task without tiers.
 
-    A scan is deferred where it is an outlier, where its set is empty or holds a class without a
-    tier, and where the classes of its set, with `urgent` counted as one of them, belong to several
-    tiers.
-
-    Args:
-      sets: conformal sets.
-      urgent: whether the urgency is at or above its threshold.
-      outlier: whether the scan is unlike the training scans.
-      task: that the classes are of.
+    See `tier_codes`.
     """
-    if not task.refers:
-        return [None] * len(sets)
-    referrals: list[Referral | None] = []
-    for row, is_urgent, is_outlier in zip(sets, urgent, outlier, strict=True):
-        tiers = {tier for tier, inside in zip(task.tiers, row, strict=True) if inside}
-        if is_urgent:
-            tiers.add("urgent")
-        one_tier = len(tiers) == 1 and row.any() and not is_outlier
-        referrals.append((tiers.pop() if one_tier else None) or "defer")
-    return referrals
+    return to_referrals(tier_codes(sets, urgent, outlier, task))
+
+
+def to_referrals(codes: Int8[np.ndarray, "scans"]) -> list[Referral | None]:
+    """The words of `tier_codes`."""
+    return [REFERRALS[code] if code >= 0 else None for code in codes]

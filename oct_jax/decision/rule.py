@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int, Int8
 
+from oct_jax.arrays import SameArray, namespace_of, widest
 from oct_jax.data.manifest import Record
 from oct_jax.decision.calibration import fit_temperature, softmax
 from oct_jax.decision.conformal import prediction_sets, set_thresholds
@@ -18,7 +18,7 @@ from oct_jax.decision.outliers import (
     outlier_threshold,
     squared_distance,
 )
-from oct_jax.decision.referral import refer, urgency, urgent_threshold
+from oct_jax.decision.referral import tier_codes, to_referrals, urgency, urgent_threshold
 from oct_jax.model.inference import Outputs
 from oct_jax.task import KERMANY, Task
 from oct_jax.types import Referral, UserError
@@ -57,6 +57,47 @@ class DecisionRule:
     model: str = ""
     records: tuple[Record, ...] = ()
     task: Task = KERMANY
+
+    @property
+    def arrays(self) -> RuleArrays:
+        """All that decides, as a pytree for `apply_rule`."""
+        return RuleArrays(
+            self.temperature, self.set_thresholds, self.urgent_threshold, self.outliers
+        )
+
+
+class RuleArrays(NamedTuple):
+    """The numbers of a `DecisionRule`: a pytree of arrays and floats.
+
+    Attributes:
+      temperature: that logits are divided by; above 0.
+      set_thresholds: of each class, in [0, 1].
+      urgent_threshold: in [0, 1].
+      outliers: density model of the pooled features, or None.
+    """
+
+    temperature: Any
+    set_thresholds: Float32[SameArray, "classes"]
+    urgent_threshold: Any
+    outliers: OutlierModel | None
+
+
+class RuleOutputs(NamedTuple):
+    """What a rule says of scans, as arrays: a pytree.
+
+    Attributes:
+      probabilities: calibrated, (scans, classes), rows that sum to 1.
+      sets: which classes are in each prediction set.
+      tiers: the referral of each scan, an index into `oct_jax.decision.referral.REFERRALS`
+        (urgent, routine, observe, defer); -1 in a task without tiers.
+      outlier_scores: squared distance over its threshold; above 1 is an outlier, nan where the
+        rule has no density model.
+    """
+
+    probabilities: Float[SameArray, "scans classes"]
+    sets: Bool[SameArray, "scans classes"]
+    tiers: Int8[SameArray, "scans"]
+    outlier_scores: Float[SameArray, "scans"]
 
 
 class Decisions(NamedTuple):
@@ -122,7 +163,7 @@ def fit_rule(
     probabilities = softmax(logits, temperature)
     if density is not None:
         distances = squared_distance(density, np.asarray(calibration.pooled))
-        density = dataclasses.replace(density, threshold=outlier_threshold(distances, outlier_rate))
+        density = density._replace(threshold=outlier_threshold(distances, outlier_rate))
     lowest_urgent = urgent_threshold(urgency(probabilities, task), labels, sensitivity, task)
     return DecisionRule(
         temperature=temperature,
@@ -141,16 +182,35 @@ def fit_rule(
 
 
 def decide(rule: DecisionRule, outputs: Outputs) -> Decisions:
-    """Applies a rule to outputs of scans."""
-    probabilities = softmax(np.asarray(outputs.logits), rule.temperature)
-    sets = prediction_sets(probabilities, rule.set_thresholds.astype(np.float64))
+    """Applies a rule to outputs of scans, in float64."""
+    host = Outputs(np.asarray(outputs.logits), np.asarray(outputs.pooled))
+    decided = apply_rule(rule.arrays, host, rule.task)
+    return Decisions(
+        decided.probabilities, decided.sets, to_referrals(decided.tiers), decided.outlier_scores
+    )
+
+
+def apply_rule(rule: RuleArrays, outputs: Outputs, task: Task) -> RuleOutputs:
+    """Applies a rule to outputs of scans: a pure function of pytrees.
+
+    It may be jitted, vmapped and differentiated by JAX over `rule` and `outputs`; `task` is static.
+    Of NumPy arrays it computes in float64, as `decide` does, of JAX arrays in float32.
+
+    Args:
+      rule: `DecisionRule.arrays`.
+      outputs: float32 logits (scans, classes) and pooled features (scans, channels).
+      task: that the classes are of.
+    """
+    numpy = namespace_of(outputs.logits)
+    probabilities = softmax(outputs.logits, rule.temperature)
+    sets = prediction_sets(probabilities, widest(numpy.asarray(rule.set_thresholds)))
     if rule.outliers is None:
-        scores = np.full(len(sets), np.nan)
+        scores = numpy.full(sets.shape[:1], numpy.nan)
     else:
-        distances = squared_distance(rule.outliers, np.asarray(outputs.pooled))
+        distances = squared_distance(rule.outliers, outputs.pooled)
         scores = distances / rule.outliers.threshold
-    urgent = urgency(probabilities, rule.task) >= rule.urgent_threshold
-    return Decisions(probabilities, sets, refer(sets, urgent, scores > 1, rule.task), scores)
+    urgent = urgency(probabilities, task) >= rule.urgent_threshold
+    return RuleOutputs(probabilities, sets, tier_codes(sets, urgent, scores > 1, task), scores)
 
 
 def _below(values: Float[np.ndarray, "n"]) -> Float32[np.ndarray, "n"]:

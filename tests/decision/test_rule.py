@@ -1,15 +1,17 @@
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from oct_jax.decision.outliers import fit_outliers
-from oct_jax.decision.referral import refer, urgency, urgent_threshold
-from oct_jax.decision.rule import decide, fit_rule
+from oct_jax.decision.referral import refer, to_referrals, urgency, urgent_threshold
+from oct_jax.decision.rule import apply_rule, decide, fit_rule
 from oct_jax.model.inference import Outputs
-from oct_jax.task import KERMANY
+from oct_jax.task import KERMANY, of_folders
 from oct_jax.types import CLASSES, UserError
 
 
@@ -90,3 +92,40 @@ def test_the_urgent_threshold_finds_what_it_promises(seed, sensitivity):
     if np.array(KERMANY.urgent)[labels].any():
         assert (scores[np.array(KERMANY.urgent)[labels]] >= threshold).mean() >= sensitivity - 1e-9
     assert urgent_threshold(scores, np.full(50, 3), sensitivity, KERMANY) == 0
+
+
+@pytest.mark.parametrize("density", [True, False])
+def test_the_rule_is_a_pure_function_of_pytrees(density):
+    rule = fitted() if density else dataclasses.replace(fitted(), outliers=None)
+    outputs, _ = outputs_of(5)
+    expected = decide(rule, outputs)
+    jitted = jax.jit(apply_rule, static_argnums=2)
+    decided = jitted(
+        jax.tree.map(jnp.asarray, rule.arrays), jax.tree.map(jnp.asarray, outputs), KERMANY
+    )
+    np.testing.assert_allclose(decided.probabilities, expected.probabilities, rtol=1e-5)
+    np.testing.assert_allclose(decided.outlier_scores, expected.outlier_scores, rtol=1e-3)
+    np.testing.assert_array_equal(decided.sets, expected.sets)
+    assert to_referrals(np.asarray(decided.tiers)) == expected.referrals
+    assert len(set(expected.referrals)) > 2
+
+
+def test_the_rule_is_differentiable_and_maps_over_rules():
+    rule, (outputs, _) = fitted(), outputs_of(5)
+    outputs = jax.tree.map(jnp.asarray, outputs)
+
+    def certainty(arrays):
+        return apply_rule(arrays, outputs, KERMANY).probabilities.max(1).mean()
+
+    arrays = jax.tree.map(jnp.asarray, rule.arrays)
+    slope = jax.grad(lambda heat: certainty(arrays._replace(temperature=heat)))(1.0)
+    assert slope < 0  # hotter is less certain
+    several = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), arrays)
+    assert jax.vmap(certainty)(several).shape == (2,)
+
+
+def test_a_task_without_tiers_refers_nothing():
+    task = of_folders(["a", "b", "c", "d"])
+    rule, (outputs, _) = fitted(), outputs_of(5)
+    decided = apply_rule(rule.arrays, outputs, task)
+    assert set(decided.tiers.tolist()) == {-1}
