@@ -95,7 +95,7 @@ out = Path(sys.argv[2])
 digest, seconds = faults.reference("prepare", out)
 place = ("prepare", out / "work", out, digest)
 killed = interruptions.killed(*place, seconds, 3, seed=0)
-together = interruptions.together(*place, seed=0)
+together = interruptions.together(*place)
 for tally in (killed, together):
     print(tally.tried > 0, tally.slips, tally.examples)
 """

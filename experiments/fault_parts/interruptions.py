@@ -59,7 +59,7 @@ def full_disk(
     return tally
 
 
-def together(name: str, folder: Path, references: Path, wanted: str, seed: int) -> Tally:
+def together(name: str, folder: Path, references: Path, wanted: str) -> Tally:
     """Runs a command twice at the same time in one folder, then once more.
 
     Of the two each may end well or be refused in one line; the last gives the usual result.

@@ -13,6 +13,8 @@ import numpy as np
 from rich.console import Console
 
 from oct_jax.commands.settings import RUN_WIDE, TrainConfig
+from oct_jax.data.augment import Augmentation
+from oct_jax.data.augment.reference import ReferenceAugmentation
 from oct_jax.data.datasets import PHANTOM, open_data
 from oct_jax.data.loader import check_resized
 from oct_jax.data.preprocess import Preprocess
@@ -45,7 +47,7 @@ from oct_jax.train.feeds import settle_statistics
 from oct_jax.train.loop import check_devices, train, trained_form
 from oct_jax.train.precision import resolve_precision
 from oct_jax.train.scoring import score
-from oct_jax.train.settings import StageSettings
+from oct_jax.train.settings import LEAST_WARMUP_STEPS, StageSettings
 from oct_jax.types import SPLITS, UserError
 
 SYNTHETIC = "SYNTHETIC DATA: phantom scans made by the package; nothing here speaks of patients."
@@ -104,6 +106,7 @@ def train_stage(config: TrainConfig, console: Console) -> dict[str, Any]:
             stage.scans,
             stage.run.preprocess,
             stage.settings,
+            augmentation=augmentation_of(config),
             callbacks=[reporter],
             checkpoints=checkpoints,
             cache_folder=stage.folder,
@@ -162,6 +165,7 @@ def stage_settings(config: TrainConfig) -> StageSettings:
         accumulate=config.accumulate,
         schedule=config.schedule,
         warmup_epochs=config.warmup_epochs,
+        least_warmup_steps=0 if config.protocol == "reference" else LEAST_WARMUP_STEPS,
         clip_norm=config.clip_norm,
         weight_decay=config.weight_decay,
         class_weights=config.class_weights,
@@ -177,6 +181,11 @@ def stage_settings(config: TrainConfig) -> StageSettings:
         checkpoint_steps=config.checkpoint_steps,
         seed=config.seed,
     )
+
+
+def augmentation_of(config: TrainConfig) -> Augmentation | None:
+    """What takes the place of the package's augmentation; None: nothing does."""
+    return ReferenceAugmentation() if config.protocol == "reference" else None
 
 
 def finish(stage: Stage, rows: Sequence[dict[str, Any]], console: Console) -> dict[str, Any]:

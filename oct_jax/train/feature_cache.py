@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from oct_jax.data.augment import Augmentation
+from oct_jax.data.augment.reference import ReferenceAugmentation
 from oct_jax.data.loader import augmented_views
 from oct_jax.data.manifest import manifest_digest
 from oct_jax.data.preprocess import Preprocess
@@ -109,8 +110,8 @@ def _key(
 
 
 def _describe_augmentation(augmentation: Augment | Augmentation) -> object:
-    if isinstance(augmentation, Augment):
-        return dataclasses.asdict(augmentation)
+    if isinstance(augmentation, (Augment, ReferenceAugmentation)):
+        return [type(augmentation).__name__, dataclasses.asdict(augmentation)]
     return uuid.uuid4().hex
 
 

@@ -20,8 +20,6 @@ FEW_STEPS = (280, 3e-4)
 """Steps of a stage on a few hundred scans, and the rate that was measured to be right for it."""
 MANY_STEPS = (39_000, 1e-5)
 """Steps of a stage on Kermany's release, and the customary rate for it."""
-LEAST_WARMUP_STEPS = 30
-"""Of a stage of at least four times as many steps."""
 
 LABELS: dict[str, dict[str, Label]] = {
     "frozen": {"backbone": "frozen", "head": "trainable"},
@@ -99,18 +97,19 @@ def learning_rate_schedule(settings: StageSettings, steps: int) -> optax.Schedul
     peak, warmup = peak_learning_rate(settings, steps), _warmup_steps(settings, steps)
     if settings.schedule == "cosine":
         return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, steps)
-    return optax.warmup_constant_schedule(0.0, peak, warmup)
+    # A warm-up of no steps would stay at its first value, 0.
+    return optax.warmup_constant_schedule(0.0 if warmup else peak, peak, warmup)
 
 
 def _warmup_steps(settings: StageSettings, steps: int) -> int:
-    """The epochs asked for, but at least 30 steps or a quarter of the stage.
+    """The epochs asked for, but at least `least_warmup_steps` or a quarter of the stage.
 
-    An epoch of few steps is too short to warm up in: with six of them at 1e-3 a network collapsed.
+    With six steps of warm-up at 1e-3 a network collapsed.
     """
     if settings.warmup_epochs == 0:
         return 0
     asked = round(settings.warmup_epochs * steps / settings.epochs)
-    return min(max(asked, min(LEAST_WARMUP_STEPS, steps // 4)), steps - 1)
+    return min(max(asked, min(settings.least_warmup_steps, steps // 4)), steps - 1)
 
 
 def make_optimizer(

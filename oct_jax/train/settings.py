@@ -12,6 +12,7 @@ from oct_jax.train.precision import Precision
 from oct_jax.types import UserError
 
 StageName: TypeAlias = Literal["frozen", "finetune"]
+LEAST_WARMUP_STEPS = 30
 STAGES: tuple[StageName, ...] = ("frozen", "finetune")
 
 
@@ -27,8 +28,9 @@ class StageSettings:
       batch_size: scans in a step, over all devices and processes.
       accumulate: micro-batches whose gradients one step averages; divides `batch_size`.
       schedule: after warm-up: cosine to 0, or constant.
-      warmup_epochs: epochs of linear warm-up from 0, at least 30 steps or a quarter of the stage;
-        0: none.
+      warmup_epochs: epochs of linear warm-up from 0; 0: none.
+      least_warmup_steps: of a warm-up, but no more than a quarter of the stage: an epoch of few
+        steps is too short to warm up in.
       clip_norm: largest global norm of the gradient of the trained parameters, to which a larger
         one is scaled down; 0: no clipping.
       weight_decay: AdamW's decay of kernels.
@@ -58,6 +60,7 @@ class StageSettings:
     accumulate: int = 1
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_epochs: float = 1.0
+    least_warmup_steps: int = LEAST_WARMUP_STEPS
     clip_norm: float = 1.0
     weight_decay: float = 1e-4
     class_weights: Literal["balanced", "none"] = "balanced"

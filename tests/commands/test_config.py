@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from oct_jax.commands import settings
 from oct_jax.commands.parsing import PATHS, HelpRequested, flatten, keys_of, parse, unflatten
 from oct_jax.commands.settings import RUN_WIDE, TrainConfig
-from oct_jax.commands.train import stage_settings
+from oct_jax.commands.train import augmentation_of, stage_settings
+from oct_jax.data.augment.reference import ReferenceAugmentation
 from oct_jax.data.preprocess import Preprocess
-from oct_jax.data.strengths import Augment
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
 from oct_jax.runs.folder import RunConfig, read_settings, write_run_config
 from oct_jax.types import UserError
@@ -157,13 +157,13 @@ def test_the_reference_protocol_is_the_references_whatever_the_defaults_are(refe
     finetune = stage_settings(read_settings(["stage=finetune", *words]))
     assert (frozen.epochs, frozen.learning_rate, finetune.learning_rate) == (10, 3e-3, 1e-5)
     assert read_settings(["stage=finetune", *words]).resize == "squash"
-    plain = dict.fromkeys((field.name for field in dataclasses.fields(Augment)), 0.0)
-    strengths = {"amount": 1.0, "flip": 0.5, "rotation": 10.0, "shift": 0.05, "gamma": 0.2}
-    scales = dict.fromkeys(("axial", "squeeze", "stretch"), 0.0953)
-    levels = {"black": 25.0, "white": 25.0}
     for stage in (frozen, finetune):
         assert (stage.clip_norm, stage.warmup_epochs, stage.schedule) == (0.0, 1.0, "cosine")
-        assert stage.augment == Augment(**plain | strengths | scales | levels)
+        assert stage.least_warmup_steps == 0
+        assert not any(dataclasses.asdict(stage.augment).values())  # another takes its place
+    assert augmentation_of(read_settings(["stage=finetune", *words])) == ReferenceAugmentation()
+    assert augmentation_of(read("stage=frozen")) is None
+    assert stage_settings(read("stage=frozen")).least_warmup_steps == 30
 
 
 def test_the_second_stage_takes_the_protocol_over(reference_run):
@@ -179,6 +179,7 @@ def test_the_second_stage_takes_the_protocol_over(reference_run):
         ("learning_rate=1e-3", "learning_rate=0.003"),
         ("epochs=30", "epochs=10"),
         ("augment.grain=0.5", "augment.grain=0.0"),
+        ("augment.flip=0.5", "augment.flip=0.0"),
         ("clip_norm=1", "clip_norm=0.0"),
         ("resize=crop", "resize=squash"),
     ],

@@ -21,6 +21,7 @@ from oct_jax.data.augment import (
     shade,
     warp,
 )
+from oct_jax.data.augment.reference import ReferenceAugmentation
 from oct_jax.data.augment.signal import FRAMES
 from oct_jax.data.strengths import Augment
 
@@ -281,3 +282,50 @@ def test_opencv_threads_change_nothing():
     finally:
         cv2.setNumThreads(before)
     np.testing.assert_array_equal(*results)
+
+
+# ---- the reference's
+
+OFF = {"flip": 0.0, "rotation": 0.0, "zoom": 0.0, "brightness": 0.0, "contrast": 0.0}
+
+
+@given(image=images, seed=seeds)
+def test_the_references_augmentation_without_strength_changes_nothing(image, seed):
+    np.testing.assert_array_equal(ReferenceAugmentation(**OFF)(image, rng(seed)), image)
+
+
+@given(image=images, seed=seeds)
+def test_the_references_augmentation_is_decided_by_image_and_generator(image, seed):
+    first, second = (ReferenceAugmentation()(image, rng(seed)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert (first.shape, first.dtype) == (image.shape, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("strengths", "draws", "place"),
+    [
+        ({"flip": 1.0}, (0.0, 0.5, 0.5, 0.5, 0.5), (20, 10)),
+        ({"rotation": 90.0}, (0.9, 1.0, 0.5, 0.5, 0.5), (30, 20)),
+        ({"zoom": 1.0}, (0.9, 0.5, 1.0, 0.5, 0.5), (20, 40)),
+    ],
+    ids=["flip", "rotation", "zoom"],
+)
+def test_the_references_augmentation_moves_a_dot_where_it_should(strengths, draws, place):
+    image = np.zeros((41, 41), np.uint8)
+    image[20, 30] = 255
+    moved = ReferenceAugmentation(**OFF | strengths)(image, Drawn(*draws))
+    assert np.unravel_index(moved.argmax(), moved.shape) == place
+
+
+@pytest.mark.parametrize(
+    ("strengths", "draws", "greys"),
+    [
+        ({"brightness": 0.1}, (0.9, 0.5, 0.5, 1.0, 0.5), (126, 176)),
+        ({"contrast": 0.2}, (0.9, 0.5, 0.5, 0.5, 1.0), (95, 155)),
+        ({"contrast": 0.2}, (0.9, 0.5, 0.5, 0.5, 0.0), (105, 145)),
+    ],
+)
+def test_the_references_augmentation_changes_greys_about_the_mean(strengths, draws, greys):
+    image = np.repeat(np.array([100, 150], np.uint8), 32).reshape(8, 8)
+    toned = ReferenceAugmentation(**OFF | strengths)(image, Drawn(*draws))
+    assert (toned[0, 0], toned[-1, -1]) == greys

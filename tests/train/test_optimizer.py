@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from oct_jax.train.optimizer import (
@@ -59,6 +59,7 @@ def test_kernels_decay_and_biases_do_not():
     per_epoch=st.floats(0.2, 40),
     schedule=st.sampled_from(["cosine", "constant"]),
 )
+@example(epochs=3, warmup=0.0, per_epoch=4, schedule="constant")
 def test_schedule_rises_to_the_peak_and_never_above_it(epochs, warmup, per_epoch, schedule):
     config = frozen(epochs=epochs, warmup_epochs=warmup, schedule=schedule, learning_rate=0.1)
     total = math.ceil(epochs * per_epoch)
@@ -111,6 +112,12 @@ def test_warm_up_has_a_floor_in_steps(warmup_epochs, steps_per_epoch, steps_to_t
     steps = 15 * steps_per_epoch
     rates = jax.vmap(learning_rate_schedule(settings, steps))(jnp.arange(steps))
     assert int(jnp.argmax(rates)) == steps_to_the_peak
+
+
+def test_the_floor_of_the_warm_up_can_be_taken_away():
+    settings = finetune(epochs=15, learning_rate=1.0, least_warmup_steps=0)
+    rates = jax.vmap(learning_rate_schedule(settings, 120))(jnp.arange(120))
+    assert int(jnp.argmax(rates)) == 8  # one epoch, as asked
 
 
 def clipped_gradient(stage, grads, **changes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
 import chz
@@ -42,31 +43,15 @@ RUN_WIDE = (
     "protocol",
 )
 # What protocol=reference fixes, by stage, whatever the defaults become: ten frozen epochs, then
-# 1e-5; squash; flips, rotation, zoom, shift, changes of brightness, contrast and gamma, and none
-# of the changes that imitate other devices. The reference names no strengths: these are those of
-# the first augmentation of this package (zoom of 10 %: log 1.1 along both axes).
+# 1e-5; squash; warm-up of one epoch, however few its steps; no clipping; and in place of the
+# package's augmentation the reference's (`oct_jax.data.augment.reference`). What the reference does
+# not state keeps its setting.
 _REFERENCE = {
     "resize": "squash",
     "warmup_epochs": 1.0,
     "clip_norm": 0.0,
     "schedule": "cosine",
-    "augment.amount": 1.0,
-    "augment.flip": 0.5,
-    "augment.rotation": 10.0,
-    "augment.axial": 0.0953,
-    "augment.squeeze": 0.0953,
-    "augment.stretch": 0.0953,
-    "augment.shift": 0.05,
-    "augment.black": 25.0,
-    "augment.white": 25.0,
-    "augment.gamma": 0.2,
-    "augment.shear": 0.0,
-    "augment.blur": 0.0,
-    "augment.shade": 0.0,
-    "augment.grain": 0.0,
-    "augment.jpeg": 0.0,
-    "augment.crop": 0.0,
-    "augment.wedge": 0.0,
+    **{f"augment.{field.name}": 0.0 for field in dataclasses.fields(Augment)},
 }
 REFERENCE: dict[str, dict[str, Any]] = {
     "frozen": _REFERENCE | {"epochs": 10, "learning_rate": 3e-3},
@@ -154,8 +139,8 @@ class TrainConfig:
     )
     protocol: Literal["default", "reference"] = chz.field(
         default="default",
-        doc="reference: the reference project's settings (finetune at 1e-5, no clipping, squash);"
-        " a setting that contradicts them is refused",
+        doc="reference: the reference project's settings (finetune at 1e-5, its augmentation, no"
+        " clipping, squash); a setting that contradicts them is refused",
     )
     learning_rate: float | Literal["auto"] = chz.field(
         default="auto",
