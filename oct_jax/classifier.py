@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, UInt8
+from jaxtyping import Array, Float, Float32, Int32, UInt8
 from PIL import Image
 
+from oct_jax.arrays import AnyArray
 from oct_jax.data.inputs import grey_levels, list_scans
 from oct_jax.data.preprocess import (
     Geometry,
@@ -26,15 +27,16 @@ from oct_jax.data.preprocess import (
 )
 from oct_jax.decision.calibration import softmax
 from oct_jax.decision.rule import DecisionRule, decide
+from oct_jax.explain.drawing import overlay
 from oct_jax.explain.gradcam import METHODS, PREDICTED, Method, explain_all, make_explain
 from oct_jax.model.fold import fold
 from oct_jax.model.grid import measure_grid
-from oct_jax.model.inference import BATCH_SIZES, Outputs, make_forward, predict_all
+from oct_jax.model.inference import BATCH_SIZES, Outputs, apply_model, make_forward, predict_all
 from oct_jax.model.mobilenet_v3 import NNXModel
 from oct_jax.model.protocol import Model, ModelConfig, Variables, build
 from oct_jax.model_file import ModelFile, read_model, write_model
 from oct_jax.paths import expand_home
-from oct_jax.prediction import Decision, Prediction
+from oct_jax.prediction import Decision, Prediction, prediction_card, scan_pixels
 from oct_jax.task import KERMANY, Task
 from oct_jax.types import Referral, UserError
 
@@ -75,6 +77,14 @@ class Explanation:
         """The map over the scan, float32 in [0, 1]; bilinear between the positions' places."""
         return to_scan_coordinates(self.cells, self.grid, self.geometry)
 
+    def _repr_html_(self) -> str:
+        """The heatmap over the scan beside the prediction, for a notebook."""
+        pixels = scan_pixels(self.prediction)
+        same = pixels is not None and pixels.shape == self.scan_shape  # a file may have changed
+        picture = overlay(pixels, self.heatmap) if same else None
+        line = f"evidence for {self.target} ({self.method}), unverified"
+        return prediction_card(self.prediction, picture, [line])
+
 
 @dataclass(frozen=True)
 class Classifier:
@@ -107,6 +117,32 @@ class Classifier:
         if self.stored_grid is not None:
             return self.stored_grid
         return measure_grid(self.model, self.variables, self.preprocess)
+
+    def apply(
+        self,
+        variables: Variables,
+        scans: UInt8[AnyArray, "*batch _rows _columns"] | Float[AnyArray, "*batch _rows _columns"],
+    ) -> Outputs:
+        """The model as a pure function, for `jax.jit`, `jax.vmap` and `jax.grad`.
+
+        Args:
+          variables: `self.variables`, or others of the same model.
+          scans: grey scans of the model's input size, as `oct_jax.data.preprocess.resize_scan`
+            makes them: uint8 or float, 0 to 255; any number of leading axes, or none.
+
+        Returns:
+          Float32 logits (..., classes), before softmax and temperature, and pooled features
+          (..., channels). `oct_jax.decision.rule.apply_rule` makes decisions of them.
+
+        Raises:
+          ValueError: scans of another size.
+        """
+        size, leading = self.preprocess.size, scans.shape[:-2]
+        if scans.shape[-2:] != (size, size):
+            raise ValueError(f"scans of shape {scans.shape}: must end in ({size}, {size})")
+        batch = jnp.asarray(scans).reshape(-1, size, size)
+        outputs = apply_model(self.model, self.preprocess, variables, batch)
+        return jax.tree.map(lambda rows: rows.reshape(*leading, rows.shape[-1]), outputs)
 
     def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:
         """Writes all of it to one file, which `load` reads; see `oct_jax.model_file`.
@@ -160,9 +196,7 @@ class Classifier:
         size = BATCH_SIZES[-1]
         chunks = (several[start : start + size] for start in range(0, len(several), size))
         batches = (np.stack([self._prepare(scan) for scan in chunk]) for chunk in chunks)
-        predictions = to_predictions(
-            predict_all(forward, self.variables, batches), self.rule, self.task
-        )
+        predictions = self._predictions(predict_all(forward, self.variables, batches), several)
         return predictions if is_several else predictions[0]
 
     @overload
@@ -174,7 +208,7 @@ class Classifier:
     def explain(
         self,
         scans: Iterable[Scan],
-        target: str | None = None,
+        target: str | Sequence[str | None] | None = None,
         method: Method = "gradcam",
         flip: bool = False,
     ) -> list[Explanation]: ...
@@ -182,7 +216,7 @@ class Classifier:
     def explain(
         self,
         scans: Scan | Iterable[Scan],
-        target: str | None = None,
+        target: str | Sequence[str | None] | None = None,
         method: Method = "gradcam",
         flip: bool = False,
     ) -> Explanation | list[Explanation]:
@@ -190,7 +224,8 @@ class Classifier:
 
         Args:
           scans: as for `predict`.
-          target: a class of the task; None explains each scan's own prediction.
+          target: a class of the task; None explains each scan's own prediction. Or a sequence of
+            such, one for each of several scans.
           method: `gradcam`, `gradcam++`, `hirescam` or `eigencam`.
           flip: average with the map of the mirrored scan.
 
@@ -199,16 +234,15 @@ class Classifier:
 
         Raises:
           TypeError: as for `predict`.
-          UserError: as for `predict`; or an unknown target or method.
+          UserError: as for `predict`; or an unknown target or method, or not as many targets as
+            scans.
         """
         several, is_several = list_scans(scans)
-        if target is not None and target not in self.task.classes:
-            raise UserError(f"target={target}: must be one of {', '.join(self.task.classes)}")
+        targets = self._target_indices(target, len(several))
         if method not in METHODS:
             raise UserError(f"method={method}: must be one of {', '.join(METHODS)}")
         if not several:
             return []
-        index = PREDICTED if target is None else self.task.index(target)
         placed: list[Geometry] = []
 
         def batches():
@@ -216,18 +250,39 @@ class Classifier:
                 pixels = [grey_levels(scan) for scan in several[start : start + BATCH_SIZES[-1]]]
                 placed.extend(geometry(scan, self.preprocess) for scan in pixels)
                 resized = np.stack([resize_scan(one, self.preprocess) for one in pixels])
-                yield resized, np.full(len(resized), index, np.int32)
+                yield resized, targets[start : start + len(resized)]
 
         program = make_explain(self.model, self.preprocess, method, flip=flip)
         outputs, maps = explain_all(program, self.variables, batches())
-        predictions = to_predictions(outputs, self.rule, self.task)
-        explanations = [
-            Explanation(
-                said, target or said.label, method, cells, where, self.preprocess, self.grid
+        predictions = self._predictions(outputs, several)
+        explanations = []
+        for prediction, cells, where, index in zip(predictions, maps, placed, targets, strict=True):
+            explained = prediction.label if index == PREDICTED else self.task.classes[index]
+            explanations.append(
+                Explanation(prediction, explained, method, cells, where, self.preprocess, self.grid)
             )
-            for said, cells, where in zip(predictions, maps, placed, strict=True)
-        ]
         return explanations if is_several else explanations[0]
+
+    def _target_indices(
+        self, target: str | Sequence[str | None] | None, count: int
+    ) -> Int32[np.ndarray, "scans"]:
+        """Of each scan, the class to explain, or `PREDICTED`; UserError as `explain`."""
+        targets = [target] * count if target is None or isinstance(target, str) else list(target)
+        if len(targets) != count:
+            raise UserError(f"{count} scans and {len(targets)} targets")
+        # A single target is checked also where there is no scan.
+        for name in {target} if isinstance(target, str) else set(targets) - {None}:
+            if name not in self.task.classes:
+                raise UserError(f"target={name}: must be one of {', '.join(self.task.classes)}")
+        indices = [PREDICTED if name is None else self.task.index(name) for name in targets]
+        return np.array(indices, np.int32)
+
+    def _predictions(self, outputs: Outputs, scans: Sequence[object]) -> list[Prediction]:
+        predictions = to_predictions(outputs, self.rule, self.task)
+        return [
+            replace(prediction, synthetic=self.synthetic, scan=scan)
+            for prediction, scan in zip(predictions, scans, strict=True)
+        ]
 
     def _prepare(self, scan: object) -> np.ndarray:
         return resize_scan(grey_levels(scan), self.preprocess)

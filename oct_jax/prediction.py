@@ -1,14 +1,22 @@
-"""The result of classifying one B-scan."""
+"""The result of classifying one B-scan, and how it reads: in words, and in a notebook."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 
+from oct_jax.arrays import ScanArray
+from oct_jax.data.inputs import grey_levels
+from oct_jax.decision.referral import NOT_REFERRED, WORDS
+from oct_jax.notebook import card
 from oct_jax.task import KERMANY, Task
-from oct_jax.types import Referral
+from oct_jax.types import Referral, UserError
+
+RESEARCH_USE = "Research use; not a medical device"
+SYNTHETIC_MODEL = "SYNTHETIC MODEL: trained on phantoms, it knows nothing of patients"
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,8 @@ class Prediction:
       logits: float32 of shape (classes,), before temperature and softmax.
       decision: of the classifier's decision rule; None where it has none.
       task: whose classes these are.
+      synthetic: whether the classifier was trained on phantoms.
+      scan: as it was given: a path, a picture or an array, not copied; a notebook shows it.
     """
 
     label: str
@@ -52,3 +62,55 @@ class Prediction:
     logits: Float32[np.ndarray, "classes"]
     decision: Decision | None = None
     task: Task = KERMANY
+    synthetic: bool = False
+    scan: object = field(default=None, repr=False, compare=False)
+
+    def _repr_html_(self) -> str:
+        """The scan beside label, referral, certainty and probabilities, for a notebook."""
+        return prediction_card(self, scan_pixels(self), [])
+
+
+def scan_pixels(prediction: Prediction) -> ScanArray | None:
+    """The scan of a prediction, grey uint8; None where it was not kept, or is gone."""
+    try:
+        return grey_levels(prediction.scan)
+    except (TypeError, UserError):
+        return None
+
+
+def prediction_card(
+    prediction: Prediction, picture: UInt8[np.ndarray, "..."] | None, lines: Sequence[str]
+) -> str:
+    """A prediction as HTML for a notebook.
+
+    Args:
+      prediction: what the classifier says.
+      picture: of the scan, uint8 grey or RGB; None for none.
+      lines: to be added below.
+    """
+    marks = [SYNTHETIC_MODEL] if prediction.synthetic else []
+    return card(
+        f"{prediction.label} {prediction.probabilities.max():.1%}",
+        [*marks, advice(prediction), certainty(prediction), *lines, RESEARCH_USE],
+        dict(zip(prediction.task.classes, map(float, prediction.probabilities), strict=True)),
+        picture,
+    )
+
+
+def advice(prediction: Prediction) -> str:
+    """The referral in words: the decision's, or for an uncalibrated model the label's own tier."""
+    if not prediction.task.refers:
+        return NOT_REFERRED
+    if prediction.decision is None:
+        return WORDS[prediction.task.tier_of(prediction.label) or "defer"]
+    return WORDS[prediction.decision.referral or "defer"]
+
+
+def certainty(prediction: Prediction) -> str:
+    """How sure the model is, in one line: whether calibrated, which classes stay possible."""
+    decision = prediction.decision
+    if decision is None:
+        return "the model's own score, not calibrated"
+    if decision.is_outlier:
+        return "unlike the training scans: scores mean little"
+    return f"calibrated; possible: {', '.join(decision.classes) or 'no class'}"

@@ -11,7 +11,7 @@ LIBRARY = (
     "paths",
     "task",
     "arrays",
-    "prediction",
+    "notebook",
     "cache",
     "files",
     "work_folder",
@@ -21,6 +21,7 @@ LIBRARY = (
     "train",
     "metrics",
     "explain",
+    "prediction",
     "model_file",
     "classifier",
 )

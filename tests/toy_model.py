@@ -71,3 +71,18 @@ class ToyModel:
             x = jnp.where(keep, x / (1 - self.dropout), 0)
         head = variables.params["head"]
         return x @ head["kernel"] + head["bias"]
+
+
+@dataclass(frozen=True)
+class ToyConfig:
+    """The `ModelConfig` of a `ToyModel`."""
+
+    dropout: float = 0.0
+    dtype: str = "float32"
+    remat: str = "none"
+
+    def build(self):
+        return ToyModel(dropout=self.dropout, dtype=self.dtype)
+
+    def fold(self, variables):
+        return variables, self

@@ -25,6 +25,7 @@ from oct_jax.explain.faithfulness import random_cells, remove_by_blur, top_share
 from oct_jax.explain.gradcam import explain_all, make_explain
 from oct_jax.files import write_atomic, write_json
 from oct_jax.model.inference import BATCH_SIZES
+from oct_jax.prediction import SYNTHETIC_MODEL
 from oct_jax.reports.overlay import RESEARCH_USE, advice, certainty, encode_png, overlay, page
 from oct_jax.reports.picture import contact_sheet
 from oct_jax.runs.load import load
@@ -140,7 +141,7 @@ def _open_run(config: ExplainConfig) -> Trained:
     classifier = load(folder)
     marks = []
     if classifier.synthetic:
-        marks.append("SYNTHETIC MODEL: trained on phantoms, it knows nothing of patients")
+        marks.append(SYNTHETIC_MODEL)
     if not is_verified(folder, classifier, config.method, config.flip):
         marks.append("unverified explanation: this run has no passed faithfulness report")
     records = read_manifest(folder / "manifest.csv")

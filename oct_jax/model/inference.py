@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 from oct_jax.arrays import AnyArray, ScanBatch
 from oct_jax.data.preprocess import Preprocess, normalise
@@ -37,18 +37,30 @@ Results = TypeVar("Results", bound=tuple)
 Forward: TypeAlias = Callable[[Variables, UInt8[AnyArray, "batch size size"]], Outputs]
 
 
+def apply_model(
+    model: Model,
+    preprocess: Preprocess,
+    variables: Variables,
+    scans: UInt8[AnyArray, "batch size size"] | Float[AnyArray, "batch size size"],
+) -> Outputs:
+    """The model of resized grey scans: pure, for `jit`, `vmap` and `grad`.
+
+    Args:
+      model: its evaluation form runs.
+      preprocess: mean and std of its input.
+      variables: of the model.
+      scans: grey, 0 to 255.
+    """
+    features, _ = model.features(variables, normalise(scans, preprocess), train=False)
+    pooled = model.pool(features)[:, 0, 0].astype(jnp.float32)
+    return Outputs(model.head(variables, features), pooled)
+
+
 @functools.lru_cache(maxsize=8)
 def make_forward(model: Model, preprocess: Preprocess) -> Forward:
     """The jitted function from resized grey scans to logits and pooled features."""
 
-    @jax.jit
-    def forward(variables, scans):
-        images = normalise(scans, preprocess)
-        features, _ = model.features(variables, images, train=False)
-        pooled = model.pool(features)[:, 0, 0].astype(jnp.float32)
-        return Outputs(model.head(variables, features), pooled)
-
-    return forward
+    return jax.jit(functools.partial(apply_model, model, preprocess))
 
 
 def predict_all(forward: Forward, variables: Variables, batches: Iterable[ScanBatch]) -> Outputs:

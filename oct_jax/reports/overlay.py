@@ -11,36 +11,21 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from oct_jax.arrays import ScanArray
 from oct_jax.classifier import Explanation
-from oct_jax.decision.referral import NOT_REFERRED, WORDS
-from oct_jax.prediction import Prediction
+from oct_jax.explain.drawing import Picture, encode_png, overlay
+from oct_jax.prediction import RESEARCH_USE, Prediction, advice, certainty
 
-RESEARCH_USE = "Research use; not a medical device"
+__all__ = ["RESEARCH_USE", "advice", "certainty", "encode_png", "overlay", "page"]
 
 _BACKGROUND, _INK, _FAINT, _WARNING = (24, 24, 28), (236, 236, 236), (150, 150, 155), (255, 196, 0)
 _BAR, _CHOSEN = (92, 92, 100), (238, 120, 60)
-_OPACITY = 0.6
 _PANEL_WIDTH, _PANEL_HEIGHT, _MARGIN, _LINE = 300, 400, 14, 17
 _SMALLEST_SIDE, _LARGEST_SIDE = 160, 4096
 _MOST_CLASSES, _NAME_LETTERS = 10, 9
-
-Picture = UInt8[np.ndarray, "_rows _columns 3"]
-
-
-def overlay(scan: ScanArray, heatmap: Float32[np.ndarray, "height width"]) -> Picture:
-    """The heatmap over the scan, RGB of the scan's size.
-
-    The colour map is inferno, whose lightness rises evenly. Opacity rises with the map too, so
-    that where there is no evidence the scan is seen as it is.
-    """
-    levels = np.rint(heatmap * 255).astype(np.uint8)
-    colour = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    opacity = (_OPACITY * heatmap)[..., None]
-    return np.rint(scan[..., None] * (1 - opacity) + colour * opacity).astype(np.uint8)
 
 
 def page(scan: ScanArray, explanation: Explanation, marks: Sequence[str]) -> Picture:
@@ -78,30 +63,6 @@ def _reduced(
     smaller = cv2.resize(scan, (width, height), interpolation=cv2.INTER_AREA)
     where = explanation.geometry.of_resized((height, width))
     return smaller, dataclasses.replace(explanation, geometry=where)
-
-
-def encode_png(picture: Picture) -> bytes:
-    """An RGB picture as PNG; OpenCV's encoder takes a third of Pillow's time."""
-    return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
-
-
-def advice(prediction: Prediction) -> str:
-    """The referral in words: the decision's, or for an uncalibrated model the label's own tier."""
-    if not prediction.task.refers:
-        return NOT_REFERRED
-    if prediction.decision is None:
-        return WORDS[prediction.task.tier_of(prediction.label) or "defer"]
-    return WORDS[prediction.decision.referral or "defer"]
-
-
-def certainty(prediction: Prediction) -> str:
-    """How sure the model is, in one line: whether calibrated, which classes stay possible."""
-    decision = prediction.decision
-    if decision is None:
-        return "the model's own score, not calibrated"
-    if decision.is_outlier:
-        return "unlike the training scans: scores mean little"
-    return f"calibrated; possible: {', '.join(decision.classes) or 'no class'}"
 
 
 def _panel(explanation: Explanation, marks: Sequence[str], scale: float) -> Image.Image:

@@ -2,14 +2,13 @@
 
 import json
 import math
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from toy_model import ToyModel
+from toy_model import ToyConfig
 
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.scans import from_arrays
@@ -24,19 +23,6 @@ from oct_jax.types import UserError
 
 PREPROCESS = Preprocess(size=16, mean=(0.5,) * 3, std=(0.5,) * 3)
 SMALL = {"batch_size": 8, "threads": 1, "augment": Augment(amount=0)}
-
-
-@dataclass(frozen=True)
-class ToyConfig:
-    dropout: float = 0.0
-    dtype: str = "float32"
-    remat: str = "none"
-
-    def build(self):
-        return ToyModel(dropout=self.dropout, dtype=self.dtype)
-
-    def fold(self, variables):
-        return variables, self
 
 
 def scans(count=64):
