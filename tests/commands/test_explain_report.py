@@ -9,21 +9,20 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from oct_jax.commands.explain_report import MAPS, criteria, examine, read_examples, report
+from oct_jax.commands.explain_report import read_examples, report
 from oct_jax.commands.outline_report import examine_outlines, outlines_markdown
 from oct_jax.commands.settings import ExplainReportConfig
 from oct_jax.data.phantom import phantom_scans
+from oct_jax.reports.faithfulness import MAPS, criteria, examine
 from oct_jax.runs.load import load
 from oct_jax.runs.verified import report_path
 from oct_jax.types import CLASSES, UserError
-
-CONFIG = ExplainReportConfig(scans=8, steps=3)
 
 
 @pytest.fixture(scope="module")
 def tested(run):
     classifier = load(run)
-    return examine(classifier, read_examples(run, classifier, 8), CONFIG, Console(quiet=True))
+    return examine(classifier, read_examples(run, classifier, 8), steps=3)
 
 
 def test_a_stored_report_is_whole(run, tmp_path):
@@ -40,7 +39,7 @@ def test_a_stored_report_is_whole(run, tmp_path):
 
 def test_the_same_seed_gives_the_same_figures(run, tested):
     classifier = load(run)
-    again = examine(classifier, read_examples(run, classifier, 8), CONFIG, Console(quiet=True))
+    again = examine(classifier, read_examples(run, classifier, 8), steps=3)
     assert json.dumps(again.figures) == json.dumps(tested.figures)
 
 
