@@ -23,7 +23,7 @@ from folds import same_words, share_frozen, test_run, train_finetune, train_froz
 from rich.console import Console
 from scipy.stats import rankdata
 
-from oct_jax import CLASSES, UserError
+from oct_jax import KERMANY, UserError
 from oct_jax.commands import entry as command
 from oct_jax.commands.parsing import split_words
 from oct_jax.data.kermany import list_scans
@@ -32,7 +32,7 @@ from oct_jax.data.split import grouped_folds
 from oct_jax.files import write_json
 from oct_jax.metrics.classification import bootstrap
 
-KERMANY = {"CNV": 37205, "DME": 11348, "DRUSEN": 8616, "NORMAL": 26315}
+PUBLISHED = {"CNV": 37205, "DME": 11348, "DRUSEN": 8616, "NORMAL": 26315}
 """Training scans of the release on Kaggle and of version 2 on Mendeley."""
 NO_AUGMENTATION = {"augment.amount": "0", "augment.flip": "0"}
 LIGHT_AUGMENTATION = {"augment.amount": "0.3"}
@@ -54,7 +54,7 @@ class Arm:
       frozen: of the frozen stage.
       finetune: of the finetune stage; None: there is none.
       share: of the training patients.
-      thinned: whether the training scans are thinned to `KERMANY`'s proportions.
+      thinned: whether the training scans are thinned to `PUBLISHED`'s proportions.
     """
 
     name: str
@@ -289,14 +289,14 @@ def training_scans(arm: Arm, fold: Sequence[Record]) -> tuple[Record, ...]:
 
 
 def thin(records: Sequence[Record]) -> list[Record]:
-    """As many scans as there can be in `KERMANY`'s proportions, drawn at random."""
+    """As many scans as there can be in `PUBLISHED`'s proportions, drawn at random."""
     rng = np.random.default_rng(0)
-    of = {name: [one for one in records if one.label == name] for name in CLASSES}
-    scale = min(len(of[name]) / KERMANY[name] for name in CLASSES)
+    of = {name: [one for one in records if one.label == name] for name in KERMANY.classes}
+    scale = min(len(of[name]) / PUBLISHED[name] for name in KERMANY.classes)
     return [
         of[name][index]
-        for name in CLASSES
-        for index in rng.permutation(len(of[name]))[: round(scale * KERMANY[name])]
+        for name in KERMANY.classes
+        for index in rng.permutation(len(of[name]))[: round(scale * PUBLISHED[name])]
     ]
 
 
@@ -304,7 +304,7 @@ def take_patients(records: Sequence[Record], share: float) -> list[Record]:
     """The scans of a share of each class's patients; a smaller share's are among a larger one's."""
     class_of = {record.patient: record.label for record in records}
     rng, kept = np.random.default_rng(0), set()
-    for name in CLASSES:
+    for name in KERMANY.classes:
         patients = sorted(patient for patient, label in class_of.items() if label == name)
         order = rng.permutation(len(patients))
         kept |= {patients[index] for index in order[: round(share * len(patients))]}
@@ -388,7 +388,7 @@ def figures_of(probabilities: np.ndarray, truth: np.ndarray) -> dict[str, float]
     said, own = probabilities.argmax(1), probabilities[np.arange(len(truth)), truth]
     found = {"accuracy": float((said == truth).mean())}
     recalls, aucs = [], []
-    for number, name in enumerate(CLASSES):
+    for number, name in enumerate(KERMANY.classes):
         member = truth == number
         positive, negative = member.sum(), (~member).sum()
         recalls.append((said[member] == number).mean() if positive else np.nan)

@@ -64,6 +64,7 @@ from oct_jax.model.protocol import Pretrained, build
 from oct_jax.reports.overlay import encode_png, page
 from oct_jax.runs.folder import read_settings
 from oct_jax.runs.scans import open_labelled
+from oct_jax.task import KERMANY
 from oct_jax.train.loss import class_weighted_loss
 from oct_jax.train.optimizer import make_optimizer
 from oct_jax.train.settings import finetune
@@ -77,7 +78,7 @@ from oct_jax.train.step import (
     replicate,
     run_key,
 )
-from oct_jax.types import CLASSES, UserError
+from oct_jax.types import UserError
 
 QUICK = {
     "image_size": 64,
@@ -184,12 +185,12 @@ def train_both(config: Bench, name: str, console: Console) -> dict[str, Any]:
     truth = labelled.truth
 
     def of(drawn: np.ndarray) -> dict[str, float | None]:
-        found = figures(probabilities[drawn], truth[drawn], CLASSES)
+        found = figures(probabilities[drawn], truth[drawn], KERMANY.classes)
         return {name: found[name] for name in ("accuracy", "macro AUC")}
 
     patients = [record.patient for record in labelled.source.records]
     intervals = bootstrap(patients, of, resamples=config.resamples, seed=0)
-    scan = labelled.source.read(int(np.flatnonzero(truth == CLASSES.index("CNV"))[0]))
+    scan = labelled.source.read(int(np.flatnonzero(truth == KERMANY.classes.index("CNV"))[0]))
     explanation = classifier.explain(scan)
     marks = [f"{name}, trained as a bench"] + ["SYNTHETIC"] * classifier.synthetic
     picture = Path(config.out) / name / "explained.png"
@@ -247,7 +248,12 @@ def clock(function: Callable[[], Any], calls: int) -> float:
 def prepare(config: Bench, name: str) -> tuple[dict[str, Callable[[], Any]], dict[str, Any]]:
     """Everything of one backbone that is timed, compiled; and what the compilers say of it."""
     pretrained = load_backbone(
-        name, "random", num_classes=len(CLASSES), seed=config.seed, variant="large", width=1.0
+        name,
+        "random",
+        num_classes=len(KERMANY.classes),
+        seed=config.seed,
+        variant="large",
+        width=1.0,
     )
     preprocess = Preprocess(size=config.image_size, mean=pretrained.mean, std=pretrained.std)
     shapes = build(pretrained.config).shapes.params
@@ -319,14 +325,14 @@ def step_task(
     """One step of the second stage, BatchNorm in training form, AdamW."""
     optimizer = make_optimizer(finetune(), optax.constant_schedule(1e-4))
     rules = StepRules(train_backbone=True, update_statistics=True, precision="float32")
-    loss = class_weighted_loss(np.ones(len(CLASSES), np.float32), label_smoothing=0.1)
+    loss = class_weighted_loss(np.ones(len(KERMANY.classes), np.float32), label_smoothing=0.1)
     one = make_train_step(build(pretrained.config), preprocess, optimizer, loss, rules)
     mesh, size = data_mesh(), preprocess.size
     rng = np.random.default_rng(0)
     batch = distribute(
         {
             "image": rng.integers(0, 256, (config.batch_size, size, size), np.uint8),
-            "label": np.arange(config.batch_size, dtype=np.int32) % len(CLASSES),
+            "label": np.arange(config.batch_size, dtype=np.int32) % len(KERMANY.classes),
         },
         mesh,
     )

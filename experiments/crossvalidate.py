@@ -33,7 +33,7 @@ from oct_jax.decision.calibration import (
 from oct_jax.files import write_json
 from oct_jax.metrics.classification import bootstrap, confusion, figures
 from oct_jax.task import KERMANY
-from oct_jax.types import CLASSES, UserError
+from oct_jax.types import UserError
 
 
 def main(words: list[str]) -> None:
@@ -110,14 +110,14 @@ def summarize_folds(rows: list[dict[str, Any]], resamples: int) -> dict[str, Any
 
     def of(drawn: np.ndarray) -> dict[str, float | None]:
         part, labels = said[drawn], truth[drawn]
-        found = figures(part, labels, CLASSES)
+        found = figures(part, labels, KERMANY.classes)
         found["ECE, uncalibrated"] = expected_calibration_error(
             softmax(joined["logits"][drawn]), labels
         )
         found["ECE, calibrated"] = expected_calibration_error(part, labels)
         found["Brier, calibrated"] = brier_score(part, labels)
         found["coverage of prediction sets"] = float(covered[drawn].mean())
-        for number, name in enumerate(CLASSES):
+        for number, name in enumerate(KERMANY.classes):
             own = labels == number
             found[f"{name} coverage"] = float(covered[drawn][own].mean()) if own.any() else None
         is_urgent = urgent[drawn]
@@ -143,7 +143,7 @@ def summarize_folds(rows: list[dict[str, Any]], resamples: int) -> dict[str, Any
             "sensitivity": float(rows[0]["sensitivity"]),
         },
         "calibration_scans": [row["calibration_scans"].tolist() for row in rows],
-        "confusion": confusion(said, truth, len(CLASSES)).tolist(),
+        "confusion": confusion(said, truth, len(KERMANY.classes)).tolist(),
         "figures": {
             name: {"value": value, "interval": intervals[name]} for name, value in values.items()
         },
@@ -169,8 +169,8 @@ def to_markdown(found: dict[str, Any]) -> list[str]:
         told = "-" if ends is None else f"{ends[0]:.4f} to {ends[1]:.4f}"
         value = "-" if figure["value"] is None else f"{figure['value']:.4f}"
         lines.append(f"| {name} | {value} | {told} |")
-    lines += ["", "| label \\ prediction | " + " | ".join(CLASSES) + " |", "|---" * 5 + "|"]
-    for name, row in zip(CLASSES, found["confusion"], strict=True):
+    lines += ["", "| label \\ prediction | " + " | ".join(KERMANY.classes) + " |", "|---" * 5 + "|"]
+    for name, row in zip(KERMANY.classes, found["confusion"], strict=True):
         lines.append(f"| {name} | " + " | ".join(map(str, row)) + " |")
     return lines
 

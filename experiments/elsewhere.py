@@ -36,16 +36,16 @@ from oct_jax.model.fold import fold
 from oct_jax.model.inference import BATCH_SIZES, make_forward, predict_all
 from oct_jax.model.protocol import ModelConfig, Variables, build
 from oct_jax.model.weights import load_weights
+from oct_jax.task import KERMANY
 from oct_jax.train.loop import train
 from oct_jax.train.optimizer import learning_rate_schedule, make_optimizer
 from oct_jax.train.settings import StageSettings, finetune, frozen
-from oct_jax.types import CLASSES
 
 BLOCK = 10
 COPIES = 4
 """Fixed variants of every scan, for methods that change scans beforehand."""
 # What counts as right: an eye with age-related macular degeneration may be CNV or DRUSEN.
-RIGHT = {"AMD": ("CNV", "DRUSEN"), "scans": ("DME",)} | {name: (name,) for name in CLASSES}
+RIGHT = {"AMD": ("CNV", "DRUSEN"), "scans": ("DME",)} | {name: (name,) for name in KERMANY.classes}
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def read_words(words: list[str]) -> dict[str, str]:
 
 def measure(arm: Arm, seed: int, given: Mapping[str, str]) -> dict[str, Any]:
     """Trains one arm; its figures, their intervals, and what the training cost."""
-    pretrained = load_weights(given["weights"], num_classes=len(CLASSES), seed=seed)
+    pretrained = load_weights(given["weights"], num_classes=len(KERMANY.classes), seed=seed)
     preprocess = Preprocess(resize=arm.resize, mean=pretrained.mean, std=pretrained.std)
     root = Path(given["data"]).expanduser()
     source = open_folder(root, seed=seed)
@@ -239,7 +239,7 @@ def figures_of(
     name: str, logits: np.ndarray, labels: Sequence[str]
 ) -> Callable[[np.ndarray], dict[str, float | None]]:
     """Share of right scans, over all and for each folder, as a function of drawn indices."""
-    predicted = [CLASSES[index] for index in logits.argmax(1)]
+    predicted = [KERMANY.classes[index] for index in logits.argmax(1)]
     right = np.array([p in RIGHT[label] for p, label in zip(predicted, labels, strict=True)])
     folders = np.array(labels)
 

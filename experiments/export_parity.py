@@ -18,7 +18,7 @@ from oct_jax.data.preprocess import resize_scan
 from oct_jax.export.verify import feed, open_model, run
 from oct_jax.runs.folder import read_run_config
 from oct_jax.runs.load import load
-from oct_jax.types import CLASSES
+from oct_jax.task import KERMANY
 
 
 def main(folder: Path, bundle: Path, count: int) -> None:
@@ -50,7 +50,7 @@ def main(folder: Path, bundle: Path, count: int) -> None:
                     found["probabilities"][0] - wanted.prediction.probabilities
                 ).max(),
                 "cells": np.abs(found["heatmaps"][0, predicted] - wanted.cells).max(),
-                "same class": CLASSES[predicted] == wanted.prediction.label,
+                "same class": KERMANY.classes[predicted] == wanted.prediction.label,
             }
             decision = wanted.prediction.decision
             if decision is not None and decision.outlier_score is not None:

@@ -34,7 +34,7 @@ from oct_jax.export.quantize import RECIPES, quantize
 from oct_jax.model.fold import fold
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
 from oct_jax.model.protocol import Variables, build
-from oct_jax.types import CLASSES
+from oct_jax.task import KERMANY
 
 ROUNDS, REPEATS = 40, 4
 PEER = """
@@ -67,7 +67,7 @@ def random_large(folder: Path) -> list[Path]:
     classifier = Classifier(build(config), variables, preprocess, True, "frozen")
     graphs = make_graphs(classifier)
     mobile = graphs.mobile
-    scans = [phantom_scan(name, rng).image for name in CLASSES]
+    scans = [phantom_scan(name, rng).image for name in KERMANY.classes]
     split = Split(np.stack([resize_scan(scan, preprocess) for scan in scans]), np.arange(4))
     onnx.save(graphs.any_size, folder / "large_random.onnx")
     onnx.save(mobile, folder / "large_random_mobile.onnx")

@@ -21,7 +21,8 @@ from oct_jax.files import read_json, write_json
 from oct_jax.runs.folder import read_settings
 from oct_jax.runs.paths import STAGES
 from oct_jax.runs.scans import open_labelled
-from oct_jax.types import CLASSES, UserError
+from oct_jax.task import KERMANY
+from oct_jax.types import UserError
 
 
 def stage_words(given: Mapping[str, str]) -> dict[str, list[str]]:
@@ -95,6 +96,8 @@ def test_run(run: Path, path: Path) -> None:
         urgent_threshold=classifier.rule.urgent_threshold,
         coverage=classifier.rule.coverage,
         sensitivity=classifier.rule.sensitivity,
-        calibration_scans=[classifier.rule.fitted_on["scans"].get(name, 0) for name in CLASSES],
+        calibration_scans=[
+            classifier.rule.fitted_on["scans"].get(name, 0) for name in KERMANY.classes
+        ],
     )
     beside.rename(path)

@@ -21,7 +21,7 @@ import numpy as np
 from folds import stage_words, train_finetune, train_frozen
 from rich.console import Console
 
-from oct_jax import CLASSES, UserError, load
+from oct_jax import KERMANY, UserError, load
 from oct_jax.commands import entry as command
 from oct_jax.commands.parsing import split_words
 from oct_jax.data.kermany import OWN_GROUP, list_scans
@@ -89,7 +89,7 @@ def two_splits(
     paths = {record.path for record in given_up}
     clean = tuple(record for record in by_patient if record.path not in paths)
     dropped = set()
-    for label in CLASSES:
+    for label in KERMANY.classes:
         own = [one.path for one in clean if one.split == "train" and one.label == label]
         count = sum(record.label == label for record in given_up)
         dropped |= set(rng.permutation(own)[:count].tolist())

@@ -40,7 +40,7 @@ from oct_jax.data.prepare import prepare
 from oct_jax.data.preprocess import Preprocess, normalise
 from oct_jax.data.scans import Scans
 from oct_jax.data.strengths import Augment
-from oct_jax.types import CLASSES
+from oct_jax.task import KERMANY
 
 BATCH, SIZE, SCANS = 32, 224, 320
 REPEATS = 262  # 83,840 list entries
@@ -135,7 +135,7 @@ def versions_here() -> str:
 def write_scans(root: Path) -> None:
     """Writes synthetic scans as grey 512x496 JPEGs, one for each patient."""
     for number in range(SCANS):
-        label = CLASSES[number % len(CLASSES)]
+        label = KERMANY.classes[number % len(KERMANY.classes)]
         rng = np.random.default_rng(number)
         scan = cv2.resize(phantom_scan(label, rng, draw_anatomy(rng)).image, (512, 496))
         (root / label).mkdir(parents=True, exist_ok=True)

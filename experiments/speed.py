@@ -50,6 +50,7 @@ from oct_jax.model.fold import fold
 from oct_jax.model.inference import make_forward, predict_source
 from oct_jax.model.mobilenet_v3 import LARGE, MobileNetV3Config, make_divisible
 from oct_jax.model.protocol import build
+from oct_jax.task import KERMANY
 from oct_jax.train.feature_cache import cached_views
 from oct_jax.train.loss import class_weighted_loss
 from oct_jax.train.optimizer import make_optimizer
@@ -64,7 +65,6 @@ from oct_jax.train.step import (
     replicate,
     run_key,
 )
-from oct_jax.types import CLASSES
 
 SIZE, BATCH, SCANS, EPOCHS = 224, 32, 320, 10
 LOSS = class_weighted_loss(np.ones(4, np.float32), label_smoothing=0.1)
@@ -397,9 +397,11 @@ def phantoms_in_memory() -> Scans:
     scans = []
     for number in range(SCANS):
         rng = np.random.default_rng(number)
-        drawn = phantom_scan(CLASSES[number % len(CLASSES)], rng, draw_anatomy(rng)).image
+        drawn = phantom_scan(
+            KERMANY.classes[number % len(KERMANY.classes)], rng, draw_anatomy(rng)
+        ).image
         scans.append(cv2.resize(drawn, (512, 496)))
-    return from_arrays(scans, np.arange(SCANS) % len(CLASSES))
+    return from_arrays(scans, np.arange(SCANS) % len(KERMANY.classes))
 
 
 def show_frozen() -> None:

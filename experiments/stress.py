@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.progress import track
 
-from oct_jax import CLASSES, UserError, load
+from oct_jax import KERMANY, UserError, load
 from oct_jax.commands import entry as command
 from oct_jax.commands.parsing import split_words
 from oct_jax.commands.settings import EvaluateConfig
@@ -143,7 +143,7 @@ def main(words: list[str]) -> None:
 
 def accuracy(said: list, truth: np.ndarray) -> float:
     """Of predictions."""
-    right = [one.label == CLASSES[label] for one, label in zip(said, truth, strict=True)]
+    right = [one.label == KERMANY.classes[label] for one, label in zip(said, truth, strict=True)]
     return float(np.mean(right))
 
 

@@ -1,4 +1,4 @@
-"""Retinal OCT B-scans as CNV, DME, DRUSEN or NORMAL, and where in the scan it shows.
+"""Classify retinal OCT B-scans, of Kermany's four classes or one's own, and show where it shows.
 
     from oct_jax import load
     load("runs/default").predict("scan.png").label
@@ -9,7 +9,7 @@ Research use; not a medical device.
 import importlib
 from typing import TYPE_CHECKING
 
-from oct_jax.types import CLASSES, UserError
+from oct_jax.types import UserError
 
 if TYPE_CHECKING:
     from oct_jax.classifier import Classifier, Explanation, classifier_of
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from oct_jax.task import KERMANY, ClassInfo, Task, named_task
 
 __all__ = [
-    "CLASSES",
     "KERMANY",
     "Augment",
     "ClassInfo",

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-CLASSES: tuple[str, ...] = ("CNV", "DME", "DRUSEN", "NORMAL")
-"""Class names in the order of every logit, probability and confusion-matrix axis."""
-
 Split: TypeAlias = Literal["train", "val", "calibration", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "calibration", "test")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oct_jax import CLASSES
+from oct_jax import KERMANY
 from oct_jax.commands.parsing import parse
 from oct_jax.commands.settings import TrainConfig
 from oct_jax.data.phantom import phantom_scans
@@ -59,9 +59,9 @@ def test_only_training_scans_are_left_out(ablations, fold, name):
 
 def test_thinned_scans_have_kermanys_proportions(ablations, fold):
     kept = ablations.thin([one for one in fold if one.split == "train"])
-    counts, whole = Counter(one.label for one in kept), sum(ablations.KERMANY.values())
-    for name in CLASSES:
-        assert abs(counts[name] - len(kept) * ablations.KERMANY[name] / whole) < 1
+    counts, whole = Counter(one.label for one in kept), sum(ablations.PUBLISHED.values())
+    for name in KERMANY.classes:
+        assert abs(counts[name] - len(kept) * ablations.PUBLISHED[name] / whole) < 1
     assert counts["CNV"] == sum(one.split == "train" and one.label == "CNV" for one in fold)
 
 
@@ -102,8 +102,13 @@ def test_differences_are_paired(ablations):
 def test_figures_are_those_of_the_package(ablations):
     rng = np.random.default_rng(1)
     truth, said = rng.integers(4, size=60), rng.dirichlet(np.ones(4), 60).round(1)
-    ours, theirs = ablations.figures_of(said, truth), figures(said, truth, CLASSES)
-    for name in ("accuracy", "balanced accuracy", "macro AUC", *(f"{c} recall" for c in CLASSES)):
+    ours, theirs = ablations.figures_of(said, truth), figures(said, truth, KERMANY.classes)
+    for name in (
+        "accuracy",
+        "balanced accuracy",
+        "macro AUC",
+        *(f"{c} recall" for c in KERMANY.classes),
+    ):
         assert ours[name] == pytest.approx(theirs[name]), name
 
 

@@ -11,7 +11,7 @@ import pytest
 from narrow_run import make_run
 from PIL import Image
 
-from oct_jax import CLASSES, load
+from oct_jax import KERMANY, load
 from oct_jax.commands import entry as command
 from oct_jax.commands.cli import evaluate as main
 from oct_jax.data.manifest import read_manifest
@@ -67,7 +67,7 @@ def test_recalibrate_then_evaluate(run, tmp_path, monkeypatch, capsys):
         rows = list(csv.DictReader(file))
     assert [row["file"] for row in rows] == [record.path for record in test]
     for row in rows:
-        assert sum(float(row[name]) for name in CLASSES) == pytest.approx(1, abs=1e-4)
+        assert sum(float(row[name]) for name in KERMANY.classes) == pytest.approx(1, abs=1e-4)
         assert row["referral"] in ("urgent", "routine", "observe", "defer")
     right = np.mean([row["label"] == row["predicted"] for row in rows])
     assert report["figures"]["accuracy"]["value"] == pytest.approx(right)
@@ -87,7 +87,7 @@ def test_the_runs_own_data_means_its_calibration_scans(run, tmp_path, monkeypatc
 
 def test_scans_that_fitted_the_rule_are_told_apart(run, tmp_path, monkeypatch, capsys):
     folder = shutil.copytree(run, tmp_path / "run")
-    classes = dict(zip(CLASSES, CLASSES, strict=True))
+    classes = dict(zip(KERMANY.classes, KERMANY.classes, strict=True))
     clinic = write_scans(tmp_path / "clinic", 4, classes)
     assert call(monkeypatch, "recalibrate", f"run={folder}", f"data={clinic}") == 0
     capsys.readouterr()
@@ -101,7 +101,9 @@ def test_scans_that_fitted_the_rule_are_told_apart(run, tmp_path, monkeypatch, c
 @pytest.mark.parametrize("split", [None, "test"])
 def test_all_scans_of_another_prepared_set_are_used(run, tmp_path, monkeypatch, split):
     folder = shutil.copytree(run, tmp_path / "run")
-    clinic = write_scans(tmp_path / "clinic", 4, dict(zip(CLASSES, CLASSES, strict=True)))
+    clinic = write_scans(
+        tmp_path / "clinic", 4, dict(zip(KERMANY.classes, KERMANY.classes, strict=True))
+    )
     prepare(str(clinic), str(tmp_path / "prepared"))
     records = read_manifest(tmp_path / "prepared" / "manifest.csv")
     wanted = [record for record in records if split in (None, record.split)]
@@ -146,9 +148,9 @@ def test_the_api_gives_the_decision(run, tmp_path, monkeypatch, capsys):
     source = phantom_scans(patients=24, seed=3)
     prediction = load(folder).predict(source.read(0))
     assert prediction.decision is not None
-    assert set(prediction.decision.classes) <= set(CLASSES)
+    assert set(prediction.decision.classes) <= set(KERMANY.classes)
     assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-5)
-    assert prediction.label == CLASSES[int(prediction.probabilities.argmax())]
+    assert prediction.label == KERMANY.classes[int(prediction.probabilities.argmax())]
 
 
 def test_all_scans_of_the_run_are_refused_or_marked(run, tmp_path, monkeypatch, capsys):

@@ -23,7 +23,8 @@ from oct_jax.files import write_json
 from oct_jax.runs.load import load
 from oct_jax.runs.paths import latest_run
 from oct_jax.runs.verified import fingerprint, is_verified, report_path
-from oct_jax.types import CLASSES, UserError
+from oct_jax.task import KERMANY
+from oct_jax.types import UserError
 
 
 def call(monkeypatch, *words) -> int:
@@ -47,6 +48,21 @@ def test_one_scan(run, scans, monkeypatch, capsys):
     with Image.open(scans / "a.explained.png") as page, Image.open(scans / "a.png") as scan:
         assert page.width > scan.width
         assert page.height >= scan.height
+
+
+def test_the_target_is_one_of_the_run_s_own_classes(run, scans, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(run, tmp_path / "copy")
+    config = json.loads((folder / "config.json").read_text())
+    for info, name in zip(config["task"]["classes"], "ABCD", strict=True):
+        info["name"] = name
+    write_json(folder / "config.json", config)
+    assert call(monkeypatch, scans / "a.png", f"run={folder}", "target=B") == 0
+    assert json.loads((scans / "a.explained.json").read_text())["target"] == "B"
+    capsys.readouterr()
+    assert call(monkeypatch, scans / "a.png", f"run={folder}", "target=DME") == 2
+    error = capsys.readouterr().err
+    assert "target=DME: must be one of A, B, C, D" in error
+    assert error.count("\n") == 1
 
 
 def test_a_folder_gets_a_contact_sheet_and_a_bad_scan_stops_no_other(
@@ -93,7 +109,6 @@ def test_pictures_of_every_kind(run, tmp_path, monkeypatch):
     ("words", "said"),
     [
         ([], "no scan given"),
-        (["{scans}/a.png", "target=AMD"], "must be CNV or DME or DRUSEN or NORMAL"),
         (["{scans}/a.png", "run={scans}"], "no run here"),
         (["{scans}/a.png"], "no trained run"),
         (["{scans}/none.png"], "no such file"),
@@ -208,6 +223,6 @@ def test_a_silent_head_is_called_empty(run):
         classifier.variables._replace(params=classifier.variables.params | {"head": head}),
     )
     scan = np.zeros((64, 64), np.uint8)
-    one = classifier.explain(scan, CLASSES[0])
+    one = classifier.explain(scan, KERMANY.classes[0])
     assert not one.heatmap.any()
     assert EMPTY in cautions(classifier, [one], [scan], ExplainConfig())[0]

@@ -16,7 +16,8 @@ from oct_jax.data.phantom import phantom_scans
 from oct_jax.reports.faithfulness import MAPS, criteria, examine
 from oct_jax.runs.load import load
 from oct_jax.runs.verified import report_path
-from oct_jax.types import CLASSES, UserError
+from oct_jax.task import KERMANY
+from oct_jax.types import UserError
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_outlined_lesions_are_tested_too(run, tmp_path):
     for name in ("scans", "first", "second"):
         (tmp_path / name).mkdir()
     source = phantom_scans(patients=24, seed=4)
-    for index in np.flatnonzero(source.labels == CLASSES.index("DME"))[:4]:
+    for index in np.flatnonzero(source.labels == KERMANY.classes.index("DME"))[:4]:
         name = f"{index}_1.png"
         lesion = np.where(source.lesion(int(index)), np.uint8(255), np.uint8(0))
         Image.fromarray(source.read(int(index))).save(tmp_path / "scans" / name)

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oct_jax import CLASSES, load
+from oct_jax import KERMANY, load
 from oct_jax.model.protocol import build
 from oct_jax.runs.best import restore_best
 from oct_jax.runs.folder import read_run_config
@@ -233,7 +233,7 @@ def test_the_trained_run_predicts_paths_arrays_and_lists(trained, tmp_path):
     scan = np.random.default_rng(0).integers(0, 256, (60, 90), np.uint8)
     Image.fromarray(scan).save(tmp_path / "scan.png")
     one = classifier.predict(tmp_path / "scan.png")
-    assert one.label in CLASSES
+    assert one.label in KERMANY.classes
     assert one.probabilities.shape == one.logits.shape == (4,)
     assert one.probabilities.dtype == np.float32
     np.testing.assert_allclose(one.probabilities.sum(), 1, rtol=1e-6)

@@ -15,8 +15,7 @@ from oct_jax.data.audit import audit, clean_records, duplicates, findings
 from oct_jax.data.manifest import read_manifest
 from oct_jax.data.split import leaking_patients
 from oct_jax.reports.audit_page import as_html, summary_lines
-from oct_jax.task import OCTDL
-from oct_jax.types import CLASSES
+from oct_jax.task import KERMANY, OCTDL
 
 PATIENTS = 12
 
@@ -33,7 +32,7 @@ def save(image, path, **options):
 
 
 def make_classes(root, first_patient, width_of=lambda label: 64):
-    for number, label in enumerate(CLASSES):
+    for number, label in enumerate(KERMANY.classes):
         for patient in range(first_patient, first_patient + PATIENTS):
             name = f"{label}-{patient * 4 + number}-1.jpeg"
             seed = 1000 * number + patient
@@ -67,7 +66,7 @@ def test_a_clean_folder_has_no_findings(clean):
     assert not found.pairs
     assert not found.odd
     assert not found.shortcut.warns
-    assert found.counts["train"] == dict.fromkeys(CLASSES, PATIENTS)
+    assert found.counts["train"] == dict.fromkeys(KERMANY.classes, PATIENTS)
     assert found.scans_per_patient == dict.fromkeys(found.scans_per_patient, 1)
     assert "no leak" in summary_lines(found)[-1]
 

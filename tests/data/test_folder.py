@@ -14,12 +14,12 @@ from oct_jax.data.manifest import write_manifest
 from oct_jax.data.readers import UnreadableScan, read_scan
 from oct_jax.data.scans import label_indices
 from oct_jax.data.split import Fractions, leaking_patients
-from oct_jax.task import OCTDL
-from oct_jax.types import CLASSES, SPLITS, UserError
+from oct_jax.task import KERMANY, OCTDL
+from oct_jax.types import SPLITS, UserError
 
 
 def add_scans(root, patients, split=""):
-    for number, label in enumerate(CLASSES):
+    for number, label in enumerate(KERMANY.classes):
         folder = root / split / label
         folder.mkdir(parents=True, exist_ok=True)
         for patient in patients:
@@ -48,7 +48,7 @@ def test_own_layout(own):
     assert len(source) == 32
     assert leaking_patients(source.records) == ()
     assert source.labels.dtype == np.int32
-    assert [CLASSES[index] for index in source.labels] == [r.label for r in source.records]
+    assert [KERMANY.classes[index] for index in source.labels] == [r.label for r in source.records]
     assert open_folder(own, seed=3) == source
     assert open_folder(own, seed=4) != source
 

@@ -8,7 +8,8 @@ from PIL import Image
 
 from oct_jax.data import kermany
 from oct_jax.data.kermany import BadScan, list_scans, patient_of
-from oct_jax.types import CLASSES, UserError
+from oct_jax.task import KERMANY
+from oct_jax.types import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 6), dtype=np.uint8)
 
@@ -19,7 +20,7 @@ def add_scan(path, seed=0):
     Image.fromarray(PIXELS + np.uint8(seed % 256)).save(path, "PNG")
 
 
-def add_classes(root, patients=(1, 2), classes=CLASSES):
+def add_classes(root, patients=(1, 2), classes=KERMANY.classes):
     for number, label in enumerate(classes):
         for patient in patients:
             add_scan(root / label / f"{label}-{patient}-1.jpeg", number * 50 + patient)
@@ -38,7 +39,7 @@ def test_official_layouts(tmp_path, splits):
     listing = list_scans(tmp_path)
     assert listing.official
     assert {(r.split, r.label) for r in listing.records} == {
-        (s, c) for s in splits for c in CLASSES
+        (s, c) for s in splits for c in KERMANY.classes
     }
 
 
@@ -46,7 +47,7 @@ def test_own_layout(tmp_path):
     listing = list_scans(add_classes(tmp_path))
     assert not listing.official
     assert [r.path for r in listing.records] == sorted(
-        f"{label}/{label}-{patient}-1.jpeg" for label in CLASSES for patient in (1, 2)
+        f"{label}/{label}-{patient}-1.jpeg" for label in KERMANY.classes for patient in (1, 2)
     )
     assert {r.split for r in listing.records} == {""}
     assert {r.patient for r in listing.records} == {"1", "2"}

@@ -18,7 +18,8 @@ from oct_jax.data.manifest import (
     verify,
     write_manifest,
 )
-from oct_jax.types import CLASSES, SPLITS, UserError
+from oct_jax.task import KERMANY
+from oct_jax.types import SPLITS, UserError
 
 SHA = hashlib.sha256(b"scan").hexdigest()
 RECORD = Record("CNV/CNV-1-1.jpeg", "CNV", "1", "train", 512, 496, 4, SHA)
@@ -36,7 +37,7 @@ positive = st.integers(1, 10**9)
 record_values = st.builds(
     Record,
     path=plain_paths,
-    label=st.sampled_from(["", *CLASSES]),
+    label=st.sampled_from(["", *KERMANY.classes]),
     patient=names.map(lambda n: n.encode("utf-8", "replace").decode()),
     split=st.sampled_from(["", *SPLITS]),
     width=positive,

@@ -16,7 +16,8 @@ from PIL import Image
 from test_prepare import jpeg, make_scans, zipped
 
 from oct_jax.data.oct_kermany import FOLDS, OctKermany, download_config
-from oct_jax.types import CLASSES, UserError
+from oct_jax.task import KERMANY
+from oct_jax.types import UserError
 
 tfds.disable_progress_bar()
 
@@ -26,7 +27,7 @@ def official(tmp_path_factory):
     """A release in small: one patient of test is in train too; one PNG is called .jpeg."""
     root = tmp_path_factory.mktemp("official") / "OCT2017"
     for split, first in (("train", 0), ("test", 500)):
-        for number, label in enumerate(CLASSES):
+        for number, label in enumerate(KERMANY.classes):
             (root / split / label).mkdir(parents=True)
             for patient in range(6):
                 key = first + patient * 4 + number + 1
@@ -59,7 +60,7 @@ def test_official_keeps_every_file_byte_for_byte(official, tmp_path):
             assert item["image"] == path.read_bytes()
             assert item["sha256"].decode() == hashlib.sha256(item["image"]).hexdigest()
             assert item["file_name"].decode() == str(path.relative_to(official))
-            assert CLASSES[item["label"]] == path.parent.name
+            assert KERMANY.classes[item["label"]] == path.parent.name
             assert item["patient_id"].decode() == path.name.split("-")[1]
     assert "tensorflow" not in sys.modules
 

@@ -13,10 +13,11 @@ from sklearn.model_selection import cross_val_score
 
 from oct_jax.data.phantom import HEIGHT, draw_anatomy, phantom_scan, phantom_scans
 from oct_jax.data.scans import Scans
-from oct_jax.types import CLASSES, SPLITS, UserError
+from oct_jax.task import KERMANY
+from oct_jax.types import SPLITS, UserError
 
 seeds = st.integers(0, 2**32 - 1)
-labels = st.sampled_from(CLASSES)
+labels = st.sampled_from(KERMANY.classes)
 
 
 def scan(label: str, seed: int):
@@ -66,7 +67,7 @@ def test_scans_of_a_patient_share_the_anatomy_and_not_the_noise():
     assert len({image.tobytes() for image in scans}) == 3
 
 
-@pytest.mark.parametrize("label", CLASSES)
+@pytest.mark.parametrize("label", KERMANY.classes)
 def test_the_picture_is_laid_out_like_a_retina(label):
     images = [scan(label, seed).image for seed in range(8)]
     for image in images:
@@ -95,9 +96,9 @@ def test_size_border_mean_and_contrast_do_not_tell_the_class():
         return image.shape[1], image.mean(), image.std(), white.mean(), *borders
 
     numbers = np.arange(240)
-    targets = numbers % len(CLASSES)
+    targets = numbers % len(KERMANY.classes)
     features = [
-        shortcuts(scan(CLASSES[target], seed).image)
+        shortcuts(scan(KERMANY.classes[target], seed).image)
         for seed, target in zip(numbers, targets, strict=True)
     ]
     forest = RandomForestClassifier(60, min_samples_leaf=4, random_state=0)
@@ -108,7 +109,9 @@ def test_the_source_is_a_source(source):
     assert isinstance(source, Scans)
     assert len(source) == len(source.records) == len(source.labels)
     assert source.labels.dtype == np.int32
-    assert [CLASSES[k] for k in source.labels] == [record.label for record in source.records]
+    assert [KERMANY.classes[k] for k in source.labels] == [
+        record.label for record in source.records
+    ]
 
 
 def test_classes_are_balanced_and_patients_have_one_each(source):

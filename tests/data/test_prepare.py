@@ -19,7 +19,8 @@ from oct_jax.data.archive import unpack
 from oct_jax.data.prepare import prepare
 from oct_jax.data.prepared import open_prepared
 from oct_jax.data.preprocess import Preprocess
-from oct_jax.types import CLASSES, UserError
+from oct_jax.task import KERMANY
+from oct_jax.types import UserError
 
 PATIENTS = 6
 
@@ -32,7 +33,7 @@ def jpeg(seed, size=(40, 30)):
 
 
 def make_scans(root, patients=PATIENTS):
-    for number, label in enumerate(CLASSES):
+    for number, label in enumerate(KERMANY.classes):
         (root / label).mkdir(parents=True)
         for patient in range(patients):
             name = f"{label}-{patient * 4 + number + 1}-1.jpeg"
@@ -207,7 +208,7 @@ def test_a_member_with_a_wrong_checksum_is_refused(scans, tmp_path):
 )
 def test_a_mistake_is_one_line(monkeypatch, scans, tmp_path, settings, line):
     monkeypatch.chdir(tmp_path)
-    for label in CLASSES:
+    for label in KERMANY.classes:
         (tmp_path / "hollow" / label).mkdir(parents=True)
     with pytest.raises(UserError, match=line) as raised:
         prepare(**({"root": "scans", "out": "out"} | settings))

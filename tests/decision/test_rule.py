@@ -12,7 +12,7 @@ from oct_jax.decision.referral import refer, to_referrals, urgency, urgent_thres
 from oct_jax.decision.rule import apply_rule, decide, fit_rule
 from oct_jax.model.inference import Outputs
 from oct_jax.task import KERMANY, of_folders
-from oct_jax.types import CLASSES, UserError
+from oct_jax.types import UserError
 
 
 def outputs_of(seed, scans=120, channels=24):
@@ -76,7 +76,9 @@ members = st.lists(st.booleans(), min_size=4, max_size=4)
 @given(members, st.booleans(), st.booleans())
 def test_referral_is_the_one_tier_of_the_set_or_deferral(row, urgent, outlier):
     (said,) = refer(np.array([row]), np.array([urgent]), np.array([outlier]), KERMANY)
-    tiers = {KERMANY.tier_of(name) for name, inside in zip(CLASSES, row, strict=True) if inside}
+    tiers = {
+        KERMANY.tier_of(name) for name, inside in zip(KERMANY.classes, row, strict=True) if inside
+    }
     if said == "defer":
         assert outlier or len(tiers) != 1 or (urgent and tiers != {"urgent"})
     else:

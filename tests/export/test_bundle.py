@@ -20,7 +20,8 @@ from oct_jax.export.bundle import export, metadata
 from oct_jax.export.documents import model_card, readme
 from oct_jax.export.golden import encode_pgm
 from oct_jax.files import read_json, write_json
-from oct_jax.types import CLASSES, UserError
+from oct_jax.task import KERMANY
+from oct_jax.types import UserError
 
 QUIET = Console(quiet=True)
 
@@ -40,7 +41,7 @@ def test_it_holds_what_it_should(bundle):
     for model in ("classifier", "classifier_mobile", "classifier_int8"):
         assert f"{model}.onnx" in names
     assert {"bundle.json", "README.md", "MODEL_CARD.md", "verify.py", "SHA256SUMS"} <= names
-    assert {f"golden/{name.lower()}.pgm" for name in CLASSES} <= names
+    assert {f"golden/{name.lower()}.pgm" for name in KERMANY.classes} <= names
 
 
 def test_it_verifies_and_needs_neither_jax_nor_this_package(bundle):
@@ -138,7 +139,7 @@ def test_metadata_and_bundle_json_say_the_same(bundle):
             entry.key: entry.value for entry in onnx.load(bundle / f"{name}.onnx").metadata_props
         }
         assert told.items() <= metadata(about).items()
-        assert json.loads(told["oct_jax.labels"]) == list(CLASSES)
+        assert json.loads(told["oct_jax.labels"]) == list(KERMANY.classes)
         assert json.loads(told["oct_jax.decision"])["temperature"] > 0
         assert "SYNTHETIC" in told["oct_jax.research_use"]
     assert str(Path.home()) not in json.dumps(about)
@@ -152,7 +153,7 @@ def test_golden_answers_are_the_runs_own(bundle, classifier):
         assert case["label"] == said.prediction.label
         assert case["referral"] == said.prediction.decision.referral
         np.testing.assert_allclose(case["probabilities"], said.prediction.probabilities, atol=1e-6)
-        cells = case["heatmaps"][CLASSES.index(case["label"])]
+        cells = case["heatmaps"][KERMANY.classes.index(case["label"])]
         np.testing.assert_allclose(cells, said.cells, atol=1e-4)
 
 

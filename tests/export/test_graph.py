@@ -23,7 +23,7 @@ from oct_jax.export.verify import run as answers_of
 from oct_jax.model.fold import fold
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
 from oct_jax.model.protocol import Variables, build
-from oct_jax.types import CLASSES
+from oct_jax.task import KERMANY
 
 SIZE = 64
 
@@ -109,13 +109,13 @@ def test_the_mobile_graph_gives_what_the_run_gives(case, scans):
         said = classifier.explain(scan)
         decision = said.prediction.decision
         assert decision is not None
-        assert CLASSES[found["probabilities"][0].argmax()] == said.prediction.label
+        assert KERMANY.classes[found["probabilities"][0].argmax()] == said.prediction.label
         np.testing.assert_allclose(found["logits"][0], said.prediction.logits, rtol=1e-3, atol=1e-3)
         np.testing.assert_allclose(
             found["probabilities"][0], said.prediction.probabilities, atol=1e-4
         )
         np.testing.assert_allclose(found["outlier_score"][0], decision.outlier_score, rtol=1e-3)
-        for index, name in enumerate(CLASSES):
+        for index, name in enumerate(KERMANY.classes):
             cells = classifier.explain(scan, target=name).cells
             np.testing.assert_allclose(found["heatmaps"][0, index], cells, atol=1e-3)
         # Over a scan that is of the input's size already, the explanation is the heatmap.
@@ -282,6 +282,6 @@ def test_every_resize_is_exported(scans, resize):
         explained = other.explain(scan)
         np.testing.assert_array_equal(found["resized"][0], resize_scan(scan, other.preprocess))
         np.testing.assert_allclose(found["logits"][0], explained.prediction.logits, atol=1e-3)
-        cells = found["heatmaps"][0, CLASSES.index(explained.target)]
+        cells = found["heatmaps"][0, KERMANY.classes.index(explained.target)]
         heatmap = replace(explained, cells=cells).heatmap
         np.testing.assert_allclose(found["heatmap"][0], heatmap, atol=1e-4)

@@ -16,7 +16,7 @@ from oct_jax.metrics.groups import Group, Labelled, tier_of
 from oct_jax.model.inference import Outputs
 from oct_jax.runs.scans import parse_groups
 from oct_jax.task import KERMANY
-from oct_jax.types import CLASSES, UserError
+from oct_jax.types import UserError
 
 
 def outputs_of(seed, labels, strength=2.5):
@@ -27,7 +27,7 @@ def outputs_of(seed, labels, strength=2.5):
 
 
 def labelled_of(truth, groups=None, patients=None):
-    groups = groups or tuple(Group(name, (name,)) for name in CLASSES)
+    groups = groups or tuple(Group(name, (name,)) for name in KERMANY.classes)
     patients = patients or [str(index // 2) for index in range(len(truth))]
     records = tuple(
         Record(f"{index}.png", "", patient, "test", 9, 9, 9, f"{index:064x}")
@@ -41,7 +41,7 @@ def rule_of(seed=0, scans=200, **asked):
     labels = np.arange(scans) % 4
     outputs = outputs_of(seed, labels)
     density = fit_outliers(outputs_of(seed + 1, labels).pooled)
-    counts = dict.fromkeys(CLASSES, scans // 4)
+    counts = dict.fromkeys(KERMANY.classes, scans // 4)
     return fit_rule(outputs, labels, density, fitted_on={"scans": counts}, **asked)
 
 
@@ -123,7 +123,7 @@ def test_a_binary_folder_is_judged_by_the_sum_of_its_classes():
 @given(st.permutations(range(4)), st.integers(0, 99))
 def test_groups_share_out_all_probability(order, seed):
     probabilities = np.random.default_rng(seed).dirichlet(np.ones(4), 5)
-    names = [CLASSES[index] for index in order]
+    names = [KERMANY.classes[index] for index in order]
     groups = (Group("a", tuple(names[:2])), Group("b", (names[2],)), Group("c", (names[3],)))
     np.testing.assert_allclose(to_groups(probabilities, groups, KERMANY).sum(1), 1)
 
@@ -186,7 +186,9 @@ def test_scans_that_name_no_patient_are_counted():
 def test_a_group_of_several_classes_has_no_simple_sampling_range():
     groups = parse_groups("AMD:CNV+DRUSEN", KERMANY)
     classes = np.arange(80) % 4
-    truth = np.array([0 if CLASSES[one] in ("CNV", "DRUSEN") else one // 2 + 1 for one in classes])
+    truth = np.array(
+        [0 if KERMANY.classes[one] in ("CNV", "DRUSEN") else one // 2 + 1 for one in classes]
+    )
     report = appraise(outputs_of(1, classes), rule_of(), labelled_of(truth, groups)).report
     assert report["sets"]["by_group"]["AMD"]["sampling_range"] is None
     assert report["sets"]["by_group"]["DME"]["sampling_range"] is not None

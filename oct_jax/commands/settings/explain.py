@@ -18,8 +18,10 @@ class ExplainConfig:
         validator=not_empty,
         doc="the run folder; none: the newest trained run under runs/",
     )
-    target: Literal["CNV", "DME", "DRUSEN", "NORMAL"] | None = chz.field(
-        default=None, doc="the class to explain; none: each scan's own prediction"
+    target: str | None = chz.field(
+        default=None,
+        validator=not_empty,
+        doc="the class to explain, one of the run's; none: each scan's own prediction",
     )
     out: str | None = chz.field(
         default=None, validator=not_empty, doc="folder for what is written; none: beside each scan"
