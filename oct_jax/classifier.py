@@ -33,10 +33,12 @@ from oct_jax.model.fold import fold
 from oct_jax.model.grid import measure_grid
 from oct_jax.model.inference import BATCH_SIZES, Outputs, apply_model, make_forward, predict_all
 from oct_jax.model.mobilenet_v3 import NNXModel
+from oct_jax.model.pooled import PooledModel
 from oct_jax.model.protocol import Model, ModelConfig, Variables, build
 from oct_jax.model_file import ModelFile, read_model, write_model
 from oct_jax.paths import expand_home
 from oct_jax.prediction import Decision, Prediction, prediction_card, scan_pixels
+from oct_jax.provenance import NO_PROVENANCE, Provenance
 from oct_jax.task import KERMANY, Task
 from oct_jax.types import Referral, UserError
 
@@ -100,6 +102,7 @@ class Classifier:
         while its stage has not ended.
       stored_grid: as it was measured when the stage ended; None until then.
       task: the classes.
+      provenance: where the model comes from, for the guard against leaks and for its readers.
     """
 
     model: Model
@@ -110,6 +113,7 @@ class Classifier:
     rule: DecisionRule | None = None
     stored_grid: HeatmapGrid | None = None
     task: Task = KERMANY
+    provenance: Provenance = NO_PROVENANCE
 
     @functools.cached_property
     def grid(self) -> HeatmapGrid:
@@ -149,15 +153,14 @@ class Classifier:
 
         Args:
           path: ends in `.safetensors`.
-          half: store the variables as float16: half the size.
+          half: store the variables as float16: half the size, each rounded to 11 bits.
 
         Raises:
-          UserError: another ending, or a backbone other than MobileNetV3.
+          UserError: another ending, a backbone that is not the package's, or values that float16
+            cannot hold.
         """
-        if not isinstance(self.model, NNXModel):
-            raise UserError("only models of backbone=mobilenetv3 can be saved as one file")
         content = ModelFile(
-            config=self.model.config,
+            config=_config_of(self.model),
             variables=self.variables,
             preprocess=self.preprocess,
             task=self.task,
@@ -165,6 +168,7 @@ class Classifier:
             grid=self.grid,
             stage=self.stage,
             synthetic=self.synthetic,
+            provenance=self.provenance,
         )
         write_model(Path(expand_home(path)), content, half=half)
 
@@ -298,6 +302,7 @@ def classifier_of(
     grid: HeatmapGrid | None = None,
     stage: str = "finetune",
     synthetic: bool = False,
+    provenance: Provenance = NO_PROVENANCE,
 ) -> Classifier:
     """A classifier from trained variables, as `oct_jax.train.loop.train` returns them.
 
@@ -310,6 +315,8 @@ def classifier_of(
       grid: of these variables, where it is known.
       stage: that they were trained in.
       synthetic: whether they were trained on phantoms.
+      provenance: where they come from; `Provenance(trained=ScanDigests.of(records))` names the
+        training scans.
     """
     # Folded by NumPy: JAX would compile a small program for each of a hundred shapes.
     folded, config = fold(jax.tree.map(np.asarray, variables), model)
@@ -322,6 +329,7 @@ def classifier_of(
         rule=rule,
         stored_grid=grid,
         task=task,
+        provenance=provenance,
     )
 
 
@@ -337,7 +345,16 @@ def read_classifier(path: Path) -> Classifier:
         grid=content.grid,
         stage=content.stage,
         synthetic=content.synthetic,
+        provenance=content.provenance,
     )
+
+
+def _config_of(model: Model) -> ModelConfig:
+    if isinstance(model, NNXModel):
+        return model.config
+    if isinstance(model, PooledModel):
+        return model  # which is its own config
+    raise UserError(f"{type(model).__name__}: only models of a known config are saved as one file")
 
 
 def to_predictions(

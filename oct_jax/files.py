@@ -177,7 +177,7 @@ def read_tensors(
         raise _damaged(str(path), "its bytes have changed: SHA-256 differs", remedy)
     try:
         tensors = load(data)
-        _check_tensors(tensors, shapes)
+        check_tensors(tensors, shapes)
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise _damaged(str(path), error, remedy) from error
     return tensors
@@ -230,9 +230,15 @@ def _refuse_unknown(value: Mapping[str, Any], fields: Mapping[str, Any]) -> None
         raise ValueError(f"unknown {unknown[0]!r}")
 
 
-def _check_tensors(
+def check_tensors(
     tensors: Mapping[str, np.ndarray], shapes: Mapping[str, Sequence[str | int]]
 ) -> None:
+    """Raises ValueError unless these are finite float32 tensors of these names and shapes.
+
+    Args:
+      tensors: by name.
+      shapes: as for `read_tensors`.
+    """
     if tensors.keys() != shapes.keys():
         raise ValueError(f"holds {sorted(tensors)} where {sorted(shapes)} should be")
     sizes: dict[str | int, int] = {}

@@ -1,8 +1,8 @@
 """A trained model in one file: safetensors, with everything else as JSON in its header.
 
-No pickle, nothing that is executed. Tensors are the folded variables and the outlier model; the
-JSON holds the model's config, preprocessing, task, decision rule, heatmap grid, where the model
-comes from, and a SHA-256 of the tensors.
+No pickle, nothing that is executed. Tensors are the folded variables, the outlier model and the
+digests of the scans that the model has met; the JSON holds the model's config, preprocessing, task,
+decision rule, heatmap grid, provenance, and a SHA-256 of all of it. See docs/model-file.md.
 """
 
 from __future__ import annotations
@@ -10,23 +10,25 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from oct_jax.data.preprocess import HeatmapGrid, Preprocess
+from oct_jax.decision.calibration import COLDEST, HOTTEST
 from oct_jax.decision.outliers import OutlierModel
 from oct_jax.decision.rule import DecisionRule
-from oct_jax.files import Positive, Share, convert, parse_json, write_atomic
+from oct_jax.files import Positive, Share, check_tensors, convert, parse_json, write_atomic
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
-from oct_jax.model.protocol import Variables, build, path_name
+from oct_jax.model.protocol import ModelConfig, Variables, build, path_name
+from oct_jax.provenance import NO_PROVENANCE, FaithfulnessResult, Provenance, ScanDigests
 from oct_jax.task import Task, stored_task, to_json
 from oct_jax.types import UserError
 
@@ -34,7 +36,13 @@ SUFFIX = ".safetensors"
 FORMAT = 1
 _KEY = "oct_jax"
 _REMEDY = "get the file again"
-_OUTLIERS = ("mean", "directions", "precisions")
+_MOBILENET = "mobilenetv3"
+_OUTLIERS = {
+    "outliers/mean": ("channels",),
+    "outliers/directions": ("channels", "directions"),
+    "outliers/precisions": ("directions",),
+}
+_DIGESTS = ("trained/scans", "trained/patients", "chosen/scans", "chosen/patients")
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class ModelFile:
     """What a model file holds; the fields are those of `oct_jax.classifier.Classifier`.
 
     Attributes:
-      config: of the folded model.
+      config: of the folded model, of a backbone that the package has.
       variables: float32, NumPy arrays.
       preprocess: from a scan to the model's input.
       task: the classes.
@@ -50,9 +58,10 @@ class ModelFile:
       grid: where the feature map looks.
       stage: the stage that the variables come from.
       synthetic: whether the model was trained on phantoms.
+      provenance: where the model comes from.
     """
 
-    config: MobileNetV3Config
+    config: ModelConfig
     variables: Variables
     preprocess: Preprocess
     task: Task
@@ -60,16 +69,20 @@ class ModelFile:
     grid: HeatmapGrid
     stage: str
     synthetic: bool
+    provenance: Provenance = NO_PROVENANCE
+
+
+_Inside = Annotated[float, Meta(gt=0, lt=1)]
 
 
 class _StoredRule(Struct, forbid_unknown_fields=True):
-    temperature: Positive
+    temperature: Annotated[float, Meta(ge=0.99 * COLDEST, le=1.01 * HOTTEST)]
     set_thresholds: list[Share]
     urgent_threshold: Share
-    coverage: Share
-    sensitivity: Share
-    outlier_rate: Share
-    model: str
+    coverage: _Inside
+    sensitivity: Annotated[float, Meta(gt=0, le=1)]
+    outlier_rate: _Inside
+    model: Annotated[str, Meta(pattern="^([0-9a-f]{16})?$")]
     fitted_on: dict[str, Any]
     rest_precision: Positive | None
     outlier_threshold: Positive | None
@@ -78,6 +91,7 @@ class _StoredRule(Struct, forbid_unknown_fields=True):
 class _Header(Struct, forbid_unknown_fields=True):
     format: int
     sha256: str
+    backbone: str
     config: dict[str, Any]
     preprocess: dict[str, Any]
     task: dict[str, Any]
@@ -85,6 +99,8 @@ class _Header(Struct, forbid_unknown_fields=True):
     grid: dict[str, Any]
     stage: Literal["frozen", "finetune"]
     synthetic: bool
+    facts: dict[str, Any]
+    tested: list[FaithfulnessResult]
 
 
 def write_model(path: Path, content: ModelFile, *, half: bool = False) -> None:
@@ -96,22 +112,24 @@ def write_model(path: Path, content: ModelFile, *, half: bool = False) -> None:
       half: store variables as float16: half the size, rounded to 11 bits.
 
     Raises:
-      UserError: another ending.
+      UserError: another ending, a backbone that is not the package's, or values that float16
+        cannot hold.
     """
     if path.suffix != SUFFIX:
         raise UserError(f"{path}: the name of a model file ends in {SUFFIX}")
-    dtype = np.float16 if half else np.float32
-    tensors = {
-        name: np.ascontiguousarray(leaf, dtype) for name, leaf in _named(content.variables).items()
-    }
+    tensors = _stored_variables(content.variables, half=half)
     rule, outliers = content.rule, content.rule.outliers if content.rule else None
     if outliers is not None:
         tensors |= {
-            f"outliers/{name}": np.ascontiguousarray(getattr(outliers, name)) for name in _OUTLIERS
+            name: np.ascontiguousarray(getattr(outliers, name.rpartition("/")[2]))
+            for name in _OUTLIERS
         }
+    for name in _DIGESTS:
+        part, _, kind = name.partition("/")
+        tensors[name] = _packed(getattr(getattr(content.provenance, part), kind))
     header = {
         "format": FORMAT,
-        "sha256": _digest(tensors),
+        "backbone": _backbone_of(content.config),
         "config": dataclasses.asdict(content.config),
         "preprocess": dataclasses.asdict(content.preprocess),
         "task": to_json(content.task),
@@ -119,7 +137,13 @@ def write_model(path: Path, content: ModelFile, *, half: bool = False) -> None:
         "grid": dataclasses.asdict(content.grid),
         "stage": content.stage,
         "synthetic": content.synthetic,
+        "facts": dict(content.provenance.facts),
+        "tested": [dataclasses.asdict(report) for report in content.provenance.tested],
     }
+    header = json.loads(
+        json.dumps(header, allow_nan=False)
+    )  # as it will be read: lists, plain keys
+    header["sha256"] = digest(header, tensors)
     write_atomic(path, save(tensors, {_KEY: json.dumps(header, allow_nan=False)}))
 
 
@@ -130,56 +154,144 @@ def read_model(path: Path) -> ModelFile:
       UserError: the file cannot be read, is no model file, is damaged, or is of a newer version;
         one line.
     """
-    try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (SafetensorError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: damaged, or not a model file ({reason}); {_REMEDY}") from error
+    metadata, tensors = _read(path)
     if _KEY not in metadata:
         raise UserError(f"{path}: weights without a description; not saved by oct_jax")
-    version = parse_json(metadata[_KEY], dict[str, Any], str(path), remedy=_REMEDY).get("format")
-    if version != FORMAT:
+    plain: dict[str, Any] = parse_json(metadata[_KEY], dict[str, Any], str(path), remedy=_REMEDY)
+    if plain.get("format") != FORMAT:
         raise UserError(
-            f"{path}: of format {version!r}, this version of oct_jax reads {FORMAT}: update it"
+            f"{path}: of format {plain.get('format')!r}, this version of oct_jax reads {FORMAT}:"
+            " update it"
         )
-    header: _Header = parse_json(metadata[_KEY], _Header, str(path), remedy=_REMEDY)
-    if _digest(tensors) != header.sha256:
-        raise UserError(f"{path}: its tensors have changed: SHA-256 differs; {_REMEDY}")
-    config = convert(header.config, MobileNetV3Config, f"{path}: config", remedy=_REMEDY)
+    header: _Header = convert(plain, _Header, str(path), remedy=_REMEDY)
+    if digest(plain, tensors) != header.sha256:
+        raise UserError(f"{path}: its content has changed: SHA-256 differs; {_REMEDY}")
+    kind = _config_class(header.backbone, path)
+    config = convert(header.config, kind, f"{path}: config", remedy=_REMEDY)
     task = stored_task(header.task, path, _REMEDY)
+    expected = [*_OUTLIERS, *_DIGESTS] if header.rule and header.rule.rest_precision else _DIGESTS
+    variables = _variables(path, config, tensors, also=expected)
+    if len(task.classes) != build(config).num_classes:
+        raise UserError(f"{path}: not one output for each class of its task; {_REMEDY}")
     return ModelFile(
         config=config,
-        variables=_variables(path, config, tensors),
+        variables=variables,
         preprocess=convert(header.preprocess, Preprocess, f"{path}: preprocess", remedy=_REMEDY),
         task=task,
         rule=None if header.rule is None else _rule(path, header.rule, tensors, task),
         grid=convert(header.grid, HeatmapGrid, f"{path}: grid", remedy=_REMEDY),
         stage=header.stage,
         synthetic=header.synthetic,
+        provenance=_provenance(path, header, tensors),
     )
 
 
-def _named(variables: Variables) -> dict[str, np.ndarray]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(variables._asdict())
-    return {path_name(path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def _digest(tensors: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
+def digest(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of all that a model file holds, but for the entry `sha256` of its header."""
+    described = {name: value for name, value in header.items() if name != "sha256"}
+    sha256 = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
-        digest.update(tensors[name].tobytes())
-    return digest.hexdigest()
+        sha256.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
+        sha256.update(tensors[name].tobytes())
+    return sha256.hexdigest()
+
+
+def is_model_file(path: Path) -> bool:
+    """Whether a file is one that `write_model` wrote, by its header; weights alone are not."""
+    if path.suffix != SUFFIX or not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="np") as file:
+            return _KEY in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    try:
+        with safe_open(path, framework="np") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return file.metadata() or {}, tensors
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (SafetensorError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: damaged, or not a model file ({reason}); {_REMEDY}") from error
+
+
+def _stored_variables(variables: Variables, *, half: bool) -> dict[str, np.ndarray]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(variables._asdict())
+    named = {path_name(path): np.asarray(leaf, np.float32) for path, leaf in leaves}
+    if not half:
+        return {name: np.ascontiguousarray(leaf) for name, leaf in named.items()}
+    largest = float(np.finfo(np.float16).max)
+    for name, leaf in named.items():
+        if np.abs(leaf).max(initial=0) > largest:
+            raise UserError(f"{name} holds values that float16 cannot; save it without half=True")
+    return {name: np.ascontiguousarray(leaf, np.float16) for name, leaf in named.items()}
+
+
+def _backbone_of(config: ModelConfig) -> str:
+    """The name of a config's class; UserError where the package has none."""
+    if isinstance(config, MobileNetV3Config):
+        return _MOBILENET
+    from oct_jax.model.backbones import BACKBONES
+
+    place = f"{type(config).__module__}:{type(config).__qualname__}"
+    names = {home: name for name, home in BACKBONES.items()}
+    if place not in names:
+        raise UserError(
+            f"{place}: a backbone of your own cannot be saved as one file, which would have to"
+            f" hold its code; saved are {', '.join(BACKBONES)}"
+        )
+    return names[place]
+
+
+def _config_class(backbone: str, path: Path) -> Any:
+    """The class of a backbone's configs; a file names one of the package's, never code."""
+    if backbone == _MOBILENET:
+        return MobileNetV3Config
+    from oct_jax.model.backbones import BACKBONES, config_class
+
+    if backbone not in BACKBONES:
+        raise UserError(f"{path}: of an unknown backbone {backbone[:40]!r}; {_REMEDY}")
+    return config_class(backbone)
+
+
+def _packed(digests: frozenset[str]) -> np.ndarray:
+    """Hexadecimal SHA-256 digests in order, as uint8 of shape (digests, 32)."""
+    data = bytes.fromhex("".join(sorted(digests)))
+    return np.frombuffer(data, np.uint8).reshape(-1, 32)
+
+
+def _unpacked(path: Path, name: str, tensors: Mapping[str, np.ndarray]) -> frozenset[str]:
+    rows = tensors.get(name)
+    if rows is None or rows.dtype != np.uint8 or rows.shape[1:] != (32,):
+        raise UserError(f"{path}: {name} is missing or of another shape; {_REMEDY}")
+    return frozenset(row.tobytes().hex() for row in rows)
+
+
+def _provenance(path: Path, header: _Header, tensors: Mapping[str, np.ndarray]) -> Provenance:
+    names = ("trained", "chosen")
+    trained, chosen = (
+        ScanDigests(*(_unpacked(path, f"{part}/{kind}", tensors) for kind in ("scans", "patients")))
+        for part in names
+    )
+    return Provenance(trained, chosen, header.facts, tuple(header.tested))
 
 
 def _variables(
-    path: Path, config: MobileNetV3Config, tensors: Mapping[str, np.ndarray]
+    path: Path,
+    config: ModelConfig,
+    tensors: Mapping[str, np.ndarray],
+    also: Iterable[str],
 ) -> Variables:
-    """The variables of a config among the tensors; UserError where one is missing or not so."""
+    """The variables of a config among the tensors.
+
+    Raises:
+      UserError: one is missing, of another shape or not finite, or there are tensors that are
+        neither of these nor among `also`.
+    """
 
     def leaf(place: tuple, shape: jax.ShapeDtypeStruct) -> np.ndarray:
         name = path_name(place)
@@ -191,6 +303,10 @@ def _variables(
         return values
 
     shapes = build(config).shapes._asdict()
+    places, _ = jax.tree_util.tree_flatten_with_path(shapes)
+    unknown = tensors.keys() - {path_name(place) for place, _ in places} - set(also)
+    if unknown:
+        raise UserError(f"{path}: holds {min(unknown)[:80]!r}, which is of no part; {_REMEDY}")
     return Variables(**jax.tree_util.tree_map_with_path(leaf, shapes))
 
 
@@ -213,12 +329,17 @@ def _rule(
         raise UserError(f"{path}: not one set threshold for each class; {_REMEDY}")
     outliers = None
     if stored.rest_precision is not None and stored.outlier_threshold is not None:
+        parts = {name: tensors[name] for name in _OUTLIERS if name in tensors}
         try:
-            parts = {name: tensors[f"outliers/{name}"] for name in _OUTLIERS}
-        except KeyError as error:
-            raise UserError(f"{path}: {error} is missing; {_REMEDY}") from error
+            check_tensors(parts, _OUTLIERS)
+        except ValueError as error:
+            raise UserError(f"{path}: damaged ({error}); {_REMEDY}") from error
+        if not (parts["outliers/precisions"] > 0).all():
+            raise UserError(f"{path}: outliers/precisions must be above 0; {_REMEDY}")
         outliers = OutlierModel(
-            **parts, rest_precision=stored.rest_precision, threshold=stored.outlier_threshold
+            *parts.values(),
+            rest_precision=stored.rest_precision,
+            threshold=stored.outlier_threshold,
         )
     return DecisionRule(
         temperature=stored.temperature,

@@ -4,6 +4,9 @@ import subprocess
 import sys
 
 import pytest
+from narrow_run import make_run
+
+from oct_jax import load
 
 HEAVY = {
     *("jax", "jaxlib", "flax", "optax", "orbax", "grain", "jaxtyping", "tensorflow_datasets"),
@@ -43,3 +46,17 @@ def test_a_run_that_is_not_there_is_reported_before_anything_heavy_is_imported(c
         (tmp_path / "a.png").touch()
         words.insert(0, str(tmp_path / "a.png"))
     assert imported_by("-m", f"oct_jax.{module}", *words, code=2).isdisjoint(HEAVY)
+
+
+def test_a_model_file_is_loaded_and_used_without_what_trains(tmp_path):
+    load(make_run(tmp_path / "run")).save(tmp_path / "model.safetensors")
+    script = f"""
+import sys
+import numpy as np
+from oct_jax import load
+load({str(tmp_path / "model.safetensors")!r}).predict(np.zeros((32, 48), np.uint8))
+unwanted = ("orbax", "grain", "tensorstore", "chz", "pooch", "oct_jax.train", "oct_jax.commands")
+print([name for name in sys.modules if name.startswith(unwanted)])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stdout + done.stderr

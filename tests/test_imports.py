@@ -16,6 +16,8 @@ LIBRARY = (
     "files",
     "work_folder",
     "data",
+    "provenance",
+    "starter",
     "model",
     "decision",
     "train",

@@ -10,11 +10,21 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from oct_jax import UserError, load
+from oct_jax.classifier import classifier_of
+from oct_jax.data.manifest import Record, read_manifest
+from oct_jax.data.preprocess import HeatmapGrid, Preprocess
 from oct_jax.decision.outliers import fit_outliers
 from oct_jax.decision.rule import fit_rule
 from oct_jax.model.inference import Outputs
+from oct_jax.model.protocol import build
+from oct_jax.model.vit import ViT
+from oct_jax.model_file import digest, is_model_file
+from oct_jax.provenance import FaithfulnessResult, ScanDigests
 
 pytestmark = pytest.mark.xdist_group("model_file")
+
+
+RECORD = Record("CNV/CNV-1-1.png", "CNV", "1", "train", 8, 8, 1, "0" * 64)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +35,8 @@ def classifier(tmp_path_factory):
     pooled = rng.random((60, channels), np.float32)
     outputs = Outputs(rng.normal(size=(60, 4)).astype(np.float32), pooled)
     rule = fit_rule(outputs, np.arange(60) % 4, fit_outliers(pooled), fitted_on={"data": "made up"})
-    return dataclasses.replace(loaded, rule=rule)
+    provenance = loaded.provenance.with_report(FaithfulnessResult("gradcam", False, True, 8))
+    return dataclasses.replace(loaded, rule=rule, provenance=provenance)
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +52,14 @@ def scan():
 
 
 def rewritten(saved, path, *, tensors=None, **changes):
-    """The file again, with other tensors or other values in its header."""
+    """The file again, with other tensors or other values in its header, and the right checksum."""
     with safe_open(saved, framework="np") as file:
-        header = json.loads(file.metadata()["oct_jax"])
+        header = json.loads(file.metadata()["oct_jax"]) | changes
         kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    save_file(kept | (tensors or {}), path, {"oct_jax": json.dumps(header | changes)})
+    content = {name: value for name, value in (kept | (tensors or {})).items() if value is not None}
+    if "sha256" not in changes:
+        header["sha256"] = digest(header, content)
+    save_file(content, path, {"oct_jax": json.dumps(header)})
     return path
 
 
@@ -55,7 +69,7 @@ def test_the_way_back_is_exact(classifier, saved, scan):
     np.testing.assert_array_equal(first.prediction.logits, second.prediction.logits)
     np.testing.assert_array_equal(first.heatmap, second.heatmap)
     assert first.prediction.decision == second.prediction.decision
-    for name in ("preprocess", "task", "grid", "stage", "synthetic", "model"):
+    for name in ("preprocess", "task", "grid", "stage", "synthetic", "model", "provenance"):
         assert getattr(again, name) == getattr(classifier, name)
 
 
@@ -85,6 +99,9 @@ def test_it_is_written_whole_or_not_at_all(classifier, tmp_path):
         ({"task": {"name": "x", "classes": []}}, "classes"),
         ({"grid": {}}, "grid"),
         ({"surprise": 1}, "surprise"),
+        ({"backbone": "os:system"}, "unknown backbone"),
+        ({"facts": []}, "facts"),
+        ({"tested": [{"passed": "yes"}]}, "tested"),
     ],
 )
 def test_other_headers_are_one_line(saved, tmp_path, changes, line):
@@ -114,3 +131,84 @@ def test_damaged_and_foreign_files_are_one_line(saved, tmp_path):
         load(tmp_path / "weights.safetensors")
     with pytest.raises(UserError, match="cannot be read"):
         load(tmp_path / "missing.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "line"),
+    [
+        ({"surprise": np.zeros(3, np.float32)}, "surprise"),
+        ({"params/head/hidden/bias": np.zeros(3, np.float32)}, "another shape"),
+        ({"params/head/hidden/bias": None}, "missing"),
+        ({"outliers/mean": np.zeros(3, np.float32)}, "outliers/directions"),
+        ({"outliers/precisions": None}, "damaged"),
+        ({"trained/scans": np.zeros((2, 31), np.uint8)}, "trained/scans"),
+        ({"chosen/patients": None}, "chosen/patients"),
+    ],
+)
+def test_other_tensors_are_one_line(saved, tmp_path, tensors, line):
+    path = rewritten(saved, tmp_path / "other.safetensors", tensors=tensors)
+    with pytest.raises(UserError, match=line) as error:
+        load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_header_that_was_changed_is_noticed(saved, tmp_path):
+    changed = saved.read_bytes().replace(b'\\"synthetic\\": true', b'\\"synthetic\\": null', 1)
+    assert changed != saved.read_bytes()
+    (tmp_path / "changed.safetensors").write_bytes(changed)
+    with pytest.raises(UserError, match="synthetic"):
+        load(tmp_path / "changed.safetensors")
+    path = rewritten(saved, tmp_path / "other.safetensors", synthetic=False, sha256="0" * 64)
+    with pytest.raises(UserError, match="SHA-256 differs"):
+        load(path)
+
+
+def test_it_knows_the_scans_of_its_run_without_naming_a_patient(classifier, saved, tmp_path):
+    records = read_manifest(make_run(tmp_path / "run") / "manifest.csv")
+    provenance = load(saved).provenance
+    for record in records:
+        assert provenance.trained.holds(record) == (record.split == "train")
+        assert provenance.chosen.holds(record) == (record.split == "val")
+    assert not provenance.trained.patients & {record.patient for record in records}
+    assert provenance.is_verified("gradcam", False)
+    assert not provenance.is_verified("gradcam", True)
+    elsewhere = dataclasses.replace(records[0], patient="another", sha256="f" * 64)
+    assert not provenance.trained.holds(elsewhere)
+
+
+def test_a_scan_without_a_patient_is_known_by_its_content_alone():
+    record = dataclasses.replace(RECORD, patient="file:CNV/a")
+    digests = ScanDigests.of([record])
+    assert digests.holds(record)
+    assert not digests.patients
+    assert not digests.holds(dataclasses.replace(record, sha256="1" * 64))
+
+
+def test_another_backbone_of_the_package_can_be_saved(tmp_path):
+    config = ViT(width=16, depth=1, heads=2)
+    preprocess = Preprocess(size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+    grid = HeatmapGrid(16.0, 16.0, 7.5, 7.5)
+    vit = classifier_of(config, build(config).init(0), preprocess, grid=grid)
+    vit.save(tmp_path / "vit.safetensors")
+    scan = np.zeros((32, 32), np.uint8)
+    again = load(tmp_path / "vit.safetensors")
+    np.testing.assert_array_equal(again.predict(scan).logits, vit.predict(scan).logits)
+
+
+def test_what_float16_cannot_hold_is_not_saved_so(classifier, tmp_path):
+    head = classifier.variables.params["head"]
+    large = head | {
+        "hidden": {"kernel": head["hidden"]["kernel"] * 1e9, "bias": head["hidden"]["bias"]}
+    }
+    params = classifier.variables.params | {"head": large}
+    other = dataclasses.replace(classifier, variables=classifier.variables._replace(params=params))
+    with pytest.raises(UserError, match="float16"):
+        other.save(tmp_path / "half.safetensors", half=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_alone_are_no_model_file(saved, tmp_path):
+    save_file({"weight": np.zeros(3, np.float32)}, tmp_path / "weights.safetensors")
+    assert is_model_file(saved)
+    assert not is_model_file(tmp_path / "weights.safetensors")
+    assert not is_model_file(tmp_path)

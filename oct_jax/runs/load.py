@@ -1,41 +1,62 @@
-"""A trained run as a classifier."""
+"""A trained classifier from wherever it is: a run, a file, the starter, or a hub.
+
+What reads a run (Orbax, the settings of commands) is imported for a run alone: a file needs none of
+it.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-import jax
-import numpy as np
-
 from oct_jax.classifier import Classifier, classifier_of, read_classifier
-from oct_jax.decision.storage import read_rule
-from oct_jax.model.fold import fold
-from oct_jax.model.grid import read_grid
-from oct_jax.model.protocol import build, fingerprint_of
 from oct_jax.model_file import SUFFIX
 from oct_jax.paths import expand_home
-from oct_jax.runs.best import restore_best
-from oct_jax.runs.folder import read_run_config
-from oct_jax.runs.paths import latest_stage
+from oct_jax.runs.hub import PREFIX, fetch_model
+from oct_jax.starter import MODEL, NAME
 from oct_jax.types import UserError
 
 
-def load(run: str | os.PathLike[str] = "runs/default") -> Classifier:
-    """Loads the best checkpoint of a run's latest stage, or a file of `Classifier.save`.
+def load(source: str | os.PathLike[str] = "runs/default") -> Classifier:
+    """Loads a trained classifier.
 
     Args:
-      run: a run folder, or a file that ends in `.safetensors`.
+      source: a run folder, whose latest stage's best checkpoint is loaded; a file of
+        `Classifier.save`, which ends in `.safetensors`; `"starter"`, the model in the package; or
+        `hf://owner/name`, `hf://owner/name@revision`, a model file on the Hugging Face hub.
 
     Raises:
-      TypeError: `run` is not a path.
-      UserError: there is no run, or none of its stages has finished an epoch.
+      TypeError: `source` is not a path.
+      UserError: there is no run or file, none of the run's stages has finished an epoch, or the
+        file is damaged; one line.
     """
-    if not isinstance(run, (str, os.PathLike)):
-        raise TypeError(f"run must be the path of a run folder, not {type(run).__name__}")
-    folder = Path(expand_home(run))
-    if folder.suffix == SUFFIX and not folder.is_dir():
-        return read_classifier(folder)
+    if not isinstance(source, (str, os.PathLike)):
+        raise TypeError(f"source must be a path or a name, not {type(source).__name__}")
+    text = os.fspath(source)
+    if text == NAME:
+        return read_classifier(MODEL)
+    if text.startswith(PREFIX):
+        return read_classifier(fetch_model(text))
+    path = Path(expand_home(text))
+    if path.suffix == SUFFIX and not path.is_dir():
+        return read_classifier(path)
+    return load_run(path)
+
+
+def load_run(folder: Path) -> Classifier:
+    """Loads the best checkpoint of a run's latest stage; errors as of `load`."""
+    import jax
+    import numpy as np
+
+    from oct_jax.decision.storage import read_rule
+    from oct_jax.model.fold import fold
+    from oct_jax.model.grid import read_grid
+    from oct_jax.model.protocol import build, fingerprint_of
+    from oct_jax.runs.best import restore_best
+    from oct_jax.runs.folder import read_run_config
+    from oct_jax.runs.origin import provenance_of
+    from oct_jax.runs.paths import latest_stage
+
     stage = latest_stage(folder)
     config = read_run_config(folder)
     variables, _ = restore_best(folder / stage, build(config.model).shapes)
@@ -58,4 +79,5 @@ def load(run: str | os.PathLike[str] = "runs/default") -> Classifier:
         grid=read_grid(folder / stage, folded),
         stage=stage,
         synthetic=config.synthetic,
+        provenance=provenance_of(folder, fingerprint_of(folded), rule),
     )

@@ -33,11 +33,16 @@ def fingerprint(classifier: Classifier) -> str:
     return fingerprint_of(classifier.variables)
 
 
+def read_report(run: Path) -> FaithfulnessReport | None:
+    """A run's faithfulness report; None where it has none."""
+    path = report_path(run)
+    return read_json(path, FaithfulnessReport, remedy=REMEDY) if path.is_file() else None
+
+
 def is_verified(run: Path, classifier: Classifier, method: str, flip: bool) -> bool:
     """Whether a passed report of this very model and method is stored with the run."""
-    path = report_path(run)
-    if not path.is_file():
+    report = read_report(run)
+    if report is None:
         return False
-    report: FaithfulnessReport = read_json(path, FaithfulnessReport, remedy=REMEDY)
     tested = (report.model, report.method, report.flip)
     return report.passed and tested == (fingerprint(classifier), method, flip)
