@@ -6,14 +6,20 @@ They are compared in `elsewhere.py` and were not taken into the package.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import cv2
+import grain
+import jax
 import numpy as np
 
 from oct_jax.arrays import ScanArray
+from oct_jax.data.phantom import phantom_scans
 from oct_jax.data.scans import Reader, Scans
+from oct_jax.model.protocol import Variables
+from oct_jax.train.loop import InMemory
+from oct_jax.train.step import TrainState
 
 Change: TypeAlias = Callable[[ScanArray, ScanArray, np.random.Generator], ScanArray]
 """From a scan, another training scan and a generator to the changed scan, all uint8 grey."""
@@ -40,6 +46,114 @@ def amplitude_mix(scan: ScanArray, other: ScanArray, rng: np.random.Generator) -
     mixed = (1 - share) * amplitude + share * np.abs(style)
     changed = np.fft.irfft2(spectrum * mixed / (amplitude + 1e-6), s=scan.shape)
     return np.clip(changed, 0, 255).astype(np.uint8)
+
+
+def augmix(scan: ScanArray, other: ScanArray, rng: np.random.Generator) -> ScanArray:
+    """Three chains of one to three simple operations, mixed (AugMix, Hendrycks et al. 2020).
+
+    Without the consistency loss of the paper, which needs three forward passes a step.
+    """
+    shares = rng.dirichlet(np.ones(3))
+    mixed = np.zeros(scan.shape)
+    for share in shares:
+        chained = scan
+        for _ in range(rng.integers(1, 4)):
+            chained = OPERATIONS[rng.integers(len(OPERATIONS))](chained, rng)
+        mixed += share * chained
+    kept = rng.beta(1, 1)
+    return np.clip(kept * scan + (1 - kept) * mixed, 0, 255).astype(np.uint8)
+
+
+def _moved(scan: ScanArray, matrix: list[list[float]]) -> ScanArray:
+    height, width = scan.shape
+    border = cv2.BORDER_REFLECT_101
+    return cv2.warpAffine(scan, np.array(matrix), (width, height), borderMode=border)
+
+
+def _rotate(scan: ScanArray, rng: np.random.Generator) -> ScanArray:
+    height, width = scan.shape
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-10, 10), 1)
+    return _moved(scan, turn.tolist())
+
+
+def _shear(scan: ScanArray, rng: np.random.Generator) -> ScanArray:
+    return _moved(scan, [[1, rng.uniform(-0.1, 0.1), 0], [rng.uniform(-0.1, 0.1), 1, 0]])
+
+
+def _translate(scan: ScanArray, rng: np.random.Generator) -> ScanArray:
+    height, width = scan.shape
+    move = rng.uniform(-0.1, 0.1, 2) * (width, height)
+    return _moved(scan, [[1, 0, move[0]], [0, 1, move[1]]])
+
+
+def _posterize(scan: ScanArray, rng: np.random.Generator) -> ScanArray:
+    step = 2 ** int(rng.integers(3, 6))
+    return scan // step * step
+
+
+def _equalize(scan: ScanArray, rng: np.random.Generator) -> ScanArray:
+    return cv2.equalizeHist(scan)
+
+
+def _solarize(scan: ScanArray, rng: np.random.Generator) -> ScanArray:
+    return np.where(scan < rng.integers(192, 256), scan, 255 - scan)
+
+
+OPERATIONS = (_rotate, _shear, _translate, _posterize, _equalize, _solarize)
+
+
+class AverageOfLastHalf(InMemory):
+    """The mean of the weights over the last half of a stage (Izmailov et al. 2018, SWA).
+
+    Attributes:
+      total_steps: of the stage.
+    """
+
+    def __init__(self, total_steps: int) -> None:
+        super().__init__()
+        self.total_steps = total_steps
+        self._sum: Variables | None = None
+        self._count = 0
+
+    def save_last(
+        self, step: int, state: TrainState, batches: grain.DatasetIterator, meta: dict[str, Any]
+    ) -> None:
+        """Adds the weights of this step to the mean."""
+        if step <= self.total_steps // 2:
+            return
+        weights = jax.tree.map(np.array, Variables(state.params, state.stats))
+        self._sum = weights if self._sum is None else jax.tree.map(np.add, self._sum, weights)
+        self._count += 1
+
+    def restore_best(self, shapes: Variables) -> tuple[Variables, dict[str, Any]]:
+        """The mean, under the metrics of the best epoch."""
+        _, meta = super().restore_best(shapes)
+        return jax.tree.map(lambda total: total / self._count, self._sum), meta
+
+
+@dataclass(frozen=True)
+class TwoReaders(Reader):
+    """The scans of one value, then those of another.
+
+    Attributes:
+      first: rows 0 to len(first) - 1.
+      second: the rows after them.
+    """
+
+    first: Scans
+    second: Scans
+
+    def read(self, row: int) -> ScanArray:
+        """See `Reader`."""
+        count = len(self.first)
+        return self.first.read(row) if row < count else self.second.read(row - count)
+
+
+def with_phantoms(scans: Scans, *, patients: int, seed: int) -> Scans:
+    """The scans and synthetic ones, all of these for training."""
+    phantoms = phantom_scans(patients=patients, seed=seed)
+    added = tuple(replace(record, split="train") for record in phantoms.records)
+    return Scans(scans.records + added, scans.task, TwoReaders(scans, phantoms))
 
 
 @dataclass(frozen=True)

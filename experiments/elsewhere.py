@@ -22,7 +22,15 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from domain_methods import Change, amplitude_mix, random_convolution, with_variants
+from domain_methods import (
+    AverageOfLastHalf,
+    Change,
+    amplitude_mix,
+    augmix,
+    random_convolution,
+    with_phantoms,
+    with_variants,
+)
 from optax.contrib import sam
 
 from oct_jax import UserError
@@ -31,6 +39,7 @@ from oct_jax.commands.parsing import split_words
 from oct_jax.data.folder import open_folder
 from oct_jax.data.preprocess import Preprocess, resize_scan
 from oct_jax.data.readers import read_scan
+from oct_jax.data.split import DEFAULT_FRACTIONS, Fractions
 from oct_jax.metrics.classification import bootstrap
 from oct_jax.model.fold import fold
 from oct_jax.model.inference import BATCH_SIZES, make_forward, predict_all
@@ -58,6 +67,9 @@ class Arm:
       settings: changed settings of the second stage.
       change: of training scans beforehand, `COPIES` times each.
       sharpness: radius of sharpness-aware steps (Foret et al. 2021); 0 for plain ones.
+      average: use the mean of the weights over the last half of the second stage.
+      phantoms: synthetic patients mixed into the training scans.
+      fractions: shares of the splits.
     """
 
     resize: str = "retina"
@@ -65,6 +77,9 @@ class Arm:
     settings: Mapping[str, Any] = field(default_factory=dict)
     change: Change | None = None
     sharpness: float = 0.0
+    average: bool = False
+    phantoms: int = 0
+    fractions: Fractions = DEFAULT_FRACTIONS
 
 
 def without(*names: str) -> Arm:
@@ -92,7 +107,11 @@ ARMS = {
     "batchnorm-update": Arm(settings={"update_statistics": True}),
     "randconv": Arm(change=random_convolution),
     "fourier": Arm(change=amplitude_mix),
+    "augmix": Arm(change=augmix),
+    "phantoms": Arm(phantoms=200),
+    "weight-average": Arm(average=True),
     "sharpness-aware": Arm(sharpness=0.05),
+    "more-scans": Arm(fractions=Fractions(0.8, 0.05, 0.05, 0.1)),
 }
 
 
@@ -136,6 +155,7 @@ def main(words: list[str]) -> None:
 def read_words(words: list[str]) -> dict[str, str]:
     """The settings, checked."""
     defaults = {"out": "runs/elsewhere", "arms": ",".join(ARMS), "seeds": "0", "epochs": "8"}
+    defaults |= {"size": "224"}
     given = defaults | split_words(words)
     known = (*defaults, "data", "weights", "foreign")
     for name in given:
@@ -153,18 +173,22 @@ def read_words(words: list[str]) -> dict[str, str]:
 def measure(arm: Arm, seed: int, given: Mapping[str, str]) -> dict[str, Any]:
     """Trains one arm; its figures, their intervals, and what the training cost."""
     pretrained = load_weights(given["weights"], num_classes=len(KERMANY.classes), seed=seed)
-    preprocess = Preprocess(resize=arm.resize, mean=pretrained.mean, std=pretrained.std)
+    preprocess = Preprocess(
+        size=int(given["size"]), resize=arm.resize, mean=pretrained.mean, std=pretrained.std
+    )
     root = Path(given["data"]).expanduser()
-    source = open_folder(root, seed=seed)
+    source = open_folder(root, seed=seed, fractions=arm.fractions)
     scans = source
     if arm.change is not None:
         scans = with_variants(source, arm.change, copies=COPIES, seed=seed)
+    if arm.phantoms:
+        scans = with_phantoms(source, patients=arm.phantoms, seed=seed)
     copies = 1 if arm.change is None else COPIES
     augment = replace(frozen().augment, **arm.augment)
     first = frozen(seed=seed, augment=augment, views=max(1, 5 // copies))
     second = {"epochs": int(given["epochs"]), "seed": seed, "augment": augment} | dict(arm.settings)
     second["epochs"] = max(1, second["epochs"] // copies)
-    settings = finetune(**second)
+    settings = finetune(checkpoint_steps=10, **second)
     began, cpu = time.monotonic(), time.process_time()
     head = train(pretrained.config, pretrained.variables, scans, preprocess, first)
     steps = len(scans.select("train")) / settings.batch_size
@@ -175,6 +199,7 @@ def measure(arm: Arm, seed: int, given: Mapping[str, str]) -> dict[str, Any]:
         preprocess,
         settings,
         optimizer=sharpness_aware(arm.sharpness, settings, steps) if arm.sharpness else None,
+        checkpoints=AverageOfLastHalf(round(steps * settings.epochs)) if arm.average else None,
     )
     cost = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
     sets = foreign_scans(Path(given["foreign"]).expanduser())
