@@ -7,19 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import cv2
-import grain
-import jax
 import numpy as np
 
 from oct_jax.arrays import ScanArray
 from oct_jax.data.phantom import phantom_scans
 from oct_jax.data.scans import Reader, Scans
-from oct_jax.model.protocol import Variables
-from oct_jax.train.loop import InMemory
-from oct_jax.train.step import TrainState
 
 Change: TypeAlias = Callable[[ScanArray, ScanArray, np.random.Generator], ScanArray]
 """From a scan, another training scan and a generator to the changed scan, all uint8 grey."""
@@ -100,35 +95,6 @@ def _solarize(scan: ScanArray, rng: np.random.Generator) -> ScanArray:
 
 
 OPERATIONS = (_rotate, _shear, _translate, _posterize, _equalize, _solarize)
-
-
-class AverageOfLastHalf(InMemory):
-    """The mean of the weights over the last half of a stage (Izmailov et al. 2018, SWA).
-
-    Attributes:
-      total_steps: of the stage.
-    """
-
-    def __init__(self, total_steps: int) -> None:
-        super().__init__()
-        self.total_steps = total_steps
-        self._sum: Variables | None = None
-        self._count = 0
-
-    def save_last(
-        self, step: int, state: TrainState, batches: grain.DatasetIterator, meta: dict[str, Any]
-    ) -> None:
-        """Adds the weights of this step to the mean."""
-        if step <= self.total_steps // 2:
-            return
-        weights = jax.tree.map(np.array, Variables(state.params, state.stats))
-        self._sum = weights if self._sum is None else jax.tree.map(np.add, self._sum, weights)
-        self._count += 1
-
-    def restore_best(self, shapes: Variables) -> tuple[Variables, dict[str, Any]]:
-        """The mean, under the metrics of the best epoch."""
-        _, meta = super().restore_best(shapes)
-        return jax.tree.map(lambda total: total / self._count, self._sum), meta
 
 
 @dataclass(frozen=True)

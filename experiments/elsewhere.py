@@ -23,7 +23,6 @@ import jax
 import numpy as np
 import optax
 from domain_methods import (
-    AverageOfLastHalf,
     Change,
     amplitude_mix,
     augmix,
@@ -67,7 +66,6 @@ class Arm:
       settings: changed settings of the second stage.
       change: of training scans beforehand, `COPIES` times each.
       sharpness: radius of sharpness-aware steps (Foret et al. 2021); 0 for plain ones.
-      average: use the mean of the weights over the last half of the second stage.
       phantoms: synthetic patients mixed into the training scans.
       fractions: shares of the splits.
     """
@@ -77,7 +75,6 @@ class Arm:
     settings: Mapping[str, Any] = field(default_factory=dict)
     change: Change | None = None
     sharpness: float = 0.0
-    average: bool = False
     phantoms: int = 0
     fractions: Fractions = DEFAULT_FRACTIONS
 
@@ -102,14 +99,15 @@ ARMS = {
     "no-export": without("jpeg", "crop", "wedge"),
     "half": Arm(augment={"amount": 0.5}),
     "rate-1e-4": Arm(settings={"learning_rate": 1e-4}),
-    "rate-8e-4": Arm(settings={"learning_rate": 8e-4}),
-    "long": Arm(settings={"epochs": 24}),
+    "rate-6e-4": Arm(settings={"learning_rate": 6e-4}),
+    "rate-1e-3": Arm(settings={"learning_rate": 1e-3}),
+    "long": Arm(settings={"epochs": 16}),
     "batchnorm-update": Arm(settings={"update_statistics": True}),
     "randconv": Arm(change=random_convolution),
     "fourier": Arm(change=amplitude_mix),
     "augmix": Arm(change=augmix),
     "phantoms": Arm(phantoms=200),
-    "weight-average": Arm(average=True),
+    "last-weights": Arm(settings={"average_weights": False}),
     "sharpness-aware": Arm(sharpness=0.05),
     "more-scans": Arm(fractions=Fractions(0.8, 0.05, 0.05, 0.1)),
 }
@@ -188,7 +186,7 @@ def measure(arm: Arm, seed: int, given: Mapping[str, str]) -> dict[str, Any]:
     first = frozen(seed=seed, augment=augment, views=max(1, 5 // copies))
     second = {"epochs": int(given["epochs"]), "seed": seed, "augment": augment} | dict(arm.settings)
     second["epochs"] = max(1, second["epochs"] // copies)
-    settings = finetune(checkpoint_steps=10, **second)
+    settings = finetune(**second)
     began, cpu = time.monotonic(), time.process_time()
     head = train(pretrained.config, pretrained.variables, scans, preprocess, first)
     steps = len(scans.select("train")) / settings.batch_size
@@ -199,7 +197,6 @@ def measure(arm: Arm, seed: int, given: Mapping[str, str]) -> dict[str, Any]:
         preprocess,
         settings,
         optimizer=sharpness_aware(arm.sharpness, settings, steps) if arm.sharpness else None,
-        checkpoints=AverageOfLastHalf(round(steps * settings.epochs)) if arm.average else None,
     )
     cost = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
     sets = foreign_scans(Path(given["foreign"]).expanduser())

@@ -14,7 +14,6 @@ import io
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
 from rich.console import Console
 
 from oct_jax.classifier import Classifier
@@ -106,6 +105,7 @@ def recalibrate(config: RecalibrateConfig, console: Console) -> None:
         outputs,
         truth,
         classifier.rule.outliers if classifier.rule else None,
+        patients=labelled.source.patients,
         coverage=config.coverage,
         sensitivity=config.sensitivity,
         outlier_rate=config.outlier_rate,
@@ -115,7 +115,7 @@ def recalibrate(config: RecalibrateConfig, console: Console) -> None:
         task=classifier.task,
     )
     write_rule(folder / classifier.stage, rule)
-    for line in shortages(rule, truth):
+    for line in shortages(rule):
         console.print(f"warning: {line}", markup=False)
     change = calibration_figures(np.asarray(outputs.logits), truth, rule.temperature)
     console.print(
@@ -126,23 +126,26 @@ def recalibrate(config: RecalibrateConfig, console: Console) -> None:
     )
 
 
-def shortages(rule: DecisionRule, truth: Int[np.ndarray, "scans"]) -> list[str]:
+def shortages(rule: DecisionRule) -> list[str]:
     """What the calibration scans are too few for, a line each."""
+    patients_of = rule.fitted_on["patients_of"]
     lines = [
-        f"{int((truth == label).sum())} scans of {name} are too few for"
+        f"scans of {patients_of.get(name, 0)} patients with {name} are too few for"
         f" coverage={rule.coverage:g}: every prediction set will hold it"
         for label, name in enumerate(rule.task.classes)
         if rule.set_thresholds[label] == 0
     ]
-    urgent = int(np.array(rule.task.urgent)[truth].sum())
+    classes = zip(rule.task.classes, rule.task.urgent, strict=True)
+    urgent = sum(patients_of.get(name, 0) for name, is_urgent in classes if is_urgent)
     if not any(rule.task.urgent):
         pass  # nothing is asked of a class that the task does not have
     elif not urgent:
         lines.append("no scan of an urgent class: every scan will be called urgent or deferred")
     elif urgent + 1 < 1 / (1 - rule.sensitivity):
         lines.append(
-            f"{urgent} urgent scans are too few to promise sensitivity={rule.sensitivity:g}: all of"
-            f" them are found, of new ones {urgent / (urgent + 1):.3f} can be expected"
+            f"{urgent} urgent patients are too few to promise sensitivity={rule.sensitivity:g}: all"
+            f" of their scans are urgent, of new patients' {urgent / (urgent + 1):.3f} can be"
+            " expected"
         )
     if rule.outliers is None:
         lines.append("the run has no density model of its features: no scan is called an outlier")

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from oct_jax.arrays import SameArray, namespace_of, widest
+from oct_jax.decision.conformal import Patients
 
 Logits = Float[SameArray, "scans classes"]
 Probabilities = Float[SameArray, "scans classes"]
@@ -35,16 +36,18 @@ def softmax(logits: Logits, temperature: Any = 1.0) -> Probabilities:
     return namespace_of(logits).exp(log_softmax(logits, temperature))
 
 
-def fit_temperature(logits: Logits, labels: Labels) -> float:
+def fit_temperature(logits: Logits, labels: Labels, patients: Patients | None = None) -> float:
     """The temperature of the smallest negative log-likelihood (Guo et al. 2017, section 4.2).
 
-    One scan of which nothing is known, spread over all scans and classes, is added to the labels:
+    One patient of whom nothing is known, spread over all scans and classes, is added to the labels:
     without it a model that is right on all calibration scans would be given a temperature of 0,
     and be certain of everything. (Platt 1999 does the same for two classes.)
 
     Args:
       logits: of calibration scans, which the model was not trained on; at least one.
       labels: indices into the classes.
+      patients: of each scan; all of a patient's scans together weigh 1. Without them every scan
+        counts as a patient of its own.
 
     Returns:
       Between 0.02 and 50.
@@ -52,10 +55,15 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
     from scipy.optimize import minimize_scalar  # slow to import, and only fitting needs it
 
     scans, classes = logits.shape
-    targets = (scans * np.eye(classes)[labels] + 1 / classes) / (scans + 1)
+    patient_of = np.arange(scans) if patients is None else patients
+    _, place, counts = np.unique(patient_of, return_inverse=True, return_counts=True)
+    weights = 1 / counts[place]
+    known = len(counts)
+    targets = (known * np.eye(classes)[labels] + 1 / classes) / (known + 1)
 
     def loss(log_temperature: float) -> float:
-        return -float((targets * log_softmax(logits, np.exp(log_temperature))).sum())
+        surprise = -(targets * log_softmax(logits, np.exp(log_temperature))).sum(1)
+        return float(weights @ surprise)
 
     bounds = (float(np.log(COLDEST)), float(np.log(HOTTEST)))
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))

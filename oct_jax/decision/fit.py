@@ -9,12 +9,15 @@ import numpy as np
 
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.scans import Scans
+from oct_jax.data.strengths import Augment
 from oct_jax.decision.outliers import fit_outliers
 from oct_jax.decision.rule import DecisionRule, fit_rule
-from oct_jax.model.inference import predict_source
+from oct_jax.model.inference import predict_source, predict_views
 from oct_jax.model.protocol import Model, Variables, fingerprint_of
 from oct_jax.task import KERMANY, Task
 
+VIEWS = 4
+"""Augmented versions of every calibration scan."""
 DENSITY_SCANS = 4000
 """At most so many training scans describe what is usual; more would hardly move 32 directions."""
 _FEWEST = 8
@@ -27,11 +30,16 @@ def fit_on_scans(
     *,
     train: Scans,
     calibration: Scans,
+    augment: Augment,
     data: str,
     threads: int,
     task: Task = KERMANY,
 ) -> DecisionRule:
     """The rule of a freshly trained model.
+
+    The calibration scans are shown `VIEWS` times, augmented as in training. On curated scans as
+    they are the model is surer than on those of another scanner, and thresholds fitted there
+    would defer most of these; see experiments/README.md, "Deferral".
 
     Args:
       model: the folded model.
@@ -39,11 +47,14 @@ def fit_on_scans(
       preprocess: how scans are resized and normalised.
       train: what the density model is fitted to.
       calibration: what everything else is fitted to; at least one scan.
+      augment: strengths of the calibration scans' augmentation.
       data: the name of the data, to be written down.
       threads: that read scans.
       task: that the classes are of.
     """
-    outputs = predict_source(model, variables, calibration, preprocess, threads=threads)
+    outputs = predict_views(
+        model, variables, calibration, preprocess, augment, views=VIEWS, threads=threads
+    )
     density = None
     if len(train) >= _FEWEST:
         every = -(-len(train) // DENSITY_SCANS)
@@ -51,9 +62,10 @@ def fit_on_scans(
         density = fit_outliers(np.asarray(usual.pooled))
     return fit_rule(
         outputs,
-        calibration.labels,
+        np.tile(calibration.labels, VIEWS),
         density,
-        fitted_on=describe(calibration, data),
+        patients=np.tile(calibration.patients, VIEWS),
+        fitted_on=describe(calibration, data) | {"views": VIEWS},
         model=fingerprint_of(variables),
         records=calibration.records,
         task=task,
@@ -62,8 +74,10 @@ def fit_on_scans(
 
 def describe(source: Scans, data: str) -> dict[str, Any]:
     """What is written down of calibration scans: where they are from, and how many."""
+    pairs = {(record.label, record.patient) for record in source.records}
     return {
         "data": data,
         "scans": dict(Counter(record.label for record in source.records)),
-        "patients": len({record.patient for record in source.records}),
+        "patients": len(set(source.patients)),
+        "patients_of": dict(Counter(label for label, _ in pairs)),
     }

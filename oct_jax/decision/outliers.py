@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from oct_jax.arrays import SameArray, namespace_of, widest
+from oct_jax.decision.conformal import Patients, patient_threshold
 
 DIRECTIONS = 32
 """At most; fewer where there are few training scans."""
@@ -79,14 +80,22 @@ def squared_distance(model: OutlierModel, features: Features) -> Float[SameArray
     return (along**2) @ model.precisions + model.rest_precision * rest
 
 
-def outlier_threshold(distances: Float[np.ndarray, "scans"], rate: float) -> float:
-    """The distance that at most about `rate` of scans like these exceed.
+def outlier_threshold(
+    distances: Float[np.ndarray, "scans"], rate: float, patients: Patients | None = None
+) -> float:
+    """The distance that at most about `rate` of a new patient's scans like these exceed.
 
-    The conformal quantile of held-out scans; where they are too few for the rate, their largest.
+    Args:
+      distances: of held-out scans.
+      rate: in (0, 1).
+      patients: of each scan; without them every scan counts as a patient of its own.
+
+    Returns:
+      The `patient_threshold`; the largest distance where the patients are too few for the rate.
     """
-    ordered = np.sort(distances)
-    rank = int(np.ceil((len(ordered) + 1) * (1 - rate) - 1e-9))
-    return float(ordered[min(rank, len(ordered)) - 1])
+    patient_of = np.arange(len(distances)) if patients is None else patients
+    threshold = patient_threshold(-distances, patient_of, 1 - rate)
+    return float(distances.max()) if threshold is None else -threshold
 
 
 def _of_length_one(features: Features) -> Features:

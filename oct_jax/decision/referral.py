@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int8
 
 from oct_jax.arrays import SameArray, namespace_of
+from oct_jax.decision.conformal import Patients, patient_threshold
 from oct_jax.task import Task
 from oct_jax.types import Referral
 
@@ -34,26 +35,30 @@ def urgent_threshold(
     labels: Int[np.ndarray, "scans"],
     sensitivity: float,
     task: Task,
+    patients: Patients | None = None,
 ) -> float:
-    """The highest urgency at which at least `sensitivity` of the urgent scans are found.
+    """The highest urgency that `sensitivity` of a new patient's urgent scans should reach.
 
     Args:
       scores: `urgency` of calibration scans.
       labels: indices into the classes.
       sensitivity: asked for, in (0, 1].
       task: that the classes are of.
+      patients: of each scan; without them every scan counts as a patient of its own.
 
     Returns:
-      The threshold; 0 where no calibration scan is urgent, which calls every scan urgent: no
-      higher one is known to find any. 1 where the task has no urgent class, which calls none.
+      The `patient_threshold` of the urgent scans. The lowest urgency of any of them where their
+      patients are too few for the sensitivity; 0, which calls every scan urgent, where no
+      calibration scan is urgent; 1, which calls none, where the task has no urgent class.
     """
     if not any(task.urgent):
         return 1.0
-    urgent = np.sort(scores[np.array(task.urgent)[labels]])[::-1]
-    if not len(urgent):
+    urgent = np.array(task.urgent)[labels]
+    if not urgent.any():
         return 0.0
-    needed = max(1, int(np.ceil(sensitivity * len(urgent) - 1e-9)))
-    return float(urgent[needed - 1])
+    patient_of = np.arange(len(labels)) if patients is None else np.asarray(patients)
+    threshold = patient_threshold(scores[urgent], patient_of[urgent], sensitivity)
+    return float(scores[urgent].min()) if threshold is None else threshold
 
 
 def tier_codes(

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float32, Int, Int8
 from oct_jax.arrays import SameArray, namespace_of, widest
 from oct_jax.data.manifest import Record
 from oct_jax.decision.calibration import fit_temperature, softmax
-from oct_jax.decision.conformal import prediction_sets, set_thresholds
+from oct_jax.decision.conformal import Patients, prediction_sets, set_thresholds
 from oct_jax.decision.outliers import (
     OutlierModel,
     outlier_threshold,
@@ -122,6 +122,7 @@ def fit_rule(
     labels: Int[np.ndarray, "scans"],
     density: OutlierModel | None,
     *,
+    patients: Patients | None = None,
     coverage: float = COVERAGE,
     sensitivity: float = SENSITIVITY,
     outlier_rate: float = OUTLIER_RATE,
@@ -140,6 +141,7 @@ def fit_rule(
       calibration: outputs of scans that the model was not trained on; at least one.
       labels: of these, indices into the classes.
       density: of training features (`fit_outliers`); None for no outlier score.
+      patients: of each calibration scan; without them every scan counts as a patient of its own.
       coverage: asked of the prediction sets, in (0, 1).
       sensitivity: asked of the urgent threshold, in (0, 1].
       outlier_rate: of scans like these, in (0, 1).
@@ -159,16 +161,18 @@ def fit_rule(
             f"{(~np.isfinite(logits)).any(1).sum()} scans have logits that are not"
             " finite: the model is broken; train it again"
         )
-    temperature = fit_temperature(logits, labels)
+    temperature = fit_temperature(logits, labels, patients)
     probabilities = softmax(logits, temperature)
     if density is not None:
         distances = squared_distance(density, np.asarray(calibration.pooled))
-        density = density._replace(threshold=outlier_threshold(distances, outlier_rate))
-    lowest_urgent = urgent_threshold(urgency(probabilities, task), labels, sensitivity, task)
+        threshold = outlier_threshold(distances, outlier_rate, patients)
+        density = density._replace(threshold=threshold)
+    scores = urgency(probabilities, task)
+    lowest_urgent = urgent_threshold(scores, labels, sensitivity, task, patients)
     return DecisionRule(
         temperature=temperature,
         # Rounded down, so that the calibration scan that sets a threshold is at it in float32 too.
-        set_thresholds=_below(set_thresholds(probabilities, labels, coverage)),
+        set_thresholds=_below(set_thresholds(probabilities, labels, coverage, patients)),
         urgent_threshold=float(_below(np.array([lowest_urgent]))[0]),
         coverage=coverage,
         sensitivity=sensitivity,

@@ -219,7 +219,10 @@ def _set_figures(
         [decisions.sets[:, members_of(group, task)].any(1) for group in groups], axis=1
     )
     covered = inside[np.arange(len(truth)), truth]
-    fitted = rule.fitted_on.get("scans", {})
+    fitted = rule.fitted_on.get("patients_of", {})
+    # Of several classes the group has several thresholds, of augmented views harder scans than
+    # these: neither has such a simple law.
+    as_they_are = rule.fitted_on.get("views", 1) == 1
     by_group = {}
     for number, group in enumerate(groups):
         own = truth == number
@@ -229,10 +232,9 @@ def _set_figures(
         by_group[group.name] = {
             "coverage": float(covered[own].mean()),
             "scans": int(own.sum()),
-            "calibration_scans": on,
-            # Of several classes the group has several thresholds, and no such simple law.
+            "calibration_patients": on,
             "sampling_range": list(coverage_range(rule.coverage, on, int(own.sum())))
-            if len(group.classes) == 1
+            if as_they_are and len(group.classes) == 1
             else None,
         }
     sizes = decisions.sets.sum(1)

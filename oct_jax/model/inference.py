@@ -14,6 +14,7 @@ from jaxtyping import Float, Float32, UInt8
 from oct_jax.arrays import AnyArray, ScanBatch
 from oct_jax.data.preprocess import Preprocess, normalise
 from oct_jax.data.scans import Scans
+from oct_jax.data.strengths import Augment
 from oct_jax.model.protocol import Model, Variables
 
 # Batches are padded to one of these sizes, so that three programs are compiled, not one for
@@ -108,6 +109,44 @@ def predict_source(
     batches = in_order(source, preprocess, batch_size=size, threads=threads, every=every)
     forward = make_forward(model, preprocess)
     return predict_all(forward, variables, batches)
+
+
+def predict_views(
+    model: Model,
+    variables: Variables,
+    source: Scans,
+    preprocess: Preprocess,
+    augment: Augment,
+    *,
+    views: int,
+    threads: int,
+    seed: int = 0,
+) -> Outputs:
+    """Outputs for augmented views: of every scan in order, then of every scan again.
+
+    Args:
+      model: the folded model.
+      variables: its variables.
+      source: at least one scan.
+      preprocess: how scans are resized and normalised.
+      augment: strengths of the augmentation.
+      views: of every scan.
+      threads: that read and resize scans.
+      seed: of the augmentation.
+    """
+    from oct_jax.data.loader import augmented_views  # imports Grain, which few scans do not need
+
+    batches = augmented_views(
+        source,
+        preprocess,
+        augment,
+        views=views,
+        batch_size=BATCH_SIZES[-1],
+        seed=seed,
+        threads=threads,
+    )
+    forward = make_forward(model, preprocess)
+    return predict_all(forward, variables, (batch["image"] for batch in batches))
 
 
 def pad_batch(scans: ScanBatch) -> UInt8[np.ndarray, "_padded size size"]:

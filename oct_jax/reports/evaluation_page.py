@@ -216,7 +216,7 @@ def _sets(sets: dict[str, Any]) -> str:
             f"{row['coverage']:.3f}",
             row["scans"],
             "{:.3f}-{:.3f}".format(*row["sampling_range"]) if row["sampling_range"] else "-",
-            row["calibration_scans"],
+            row["calibration_patients"],
         )
         for name, row in sets["by_group"].items()
     ]
@@ -224,12 +224,15 @@ def _sets(sets: dict[str, Any]) -> str:
         "class",
         "coverage",
         "scans",
-        "range by sampling alone, if every scan were another patient",
-        "calibration scans",
+        "range by sampling alone*",
+        "calibration patients",
     )
     sizes = ", ".join(f"{size}: {count}" for size, count in sets["sizes"].items())
     words = f"asked {sets['asked']:g}, mean size {sets['mean_size']:.2f}; scans by size: {sizes}"
-    note = "<p>* of 95 in 100 repetitions, if every scan were another patient</p>"
+    note = (
+        "<p>* of 95 in 100 repetitions, if every scan were of another patient; none where the"
+        " thresholds come from augmented views, which are harder than these scans</p>"
+    )
     return f"<p>{html.text(words)}</p>" + html.table(head, rows) + note
 
 

@@ -27,6 +27,7 @@ from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.scans import Scans
 from oct_jax.files import convert
 from oct_jax.model.protocol import ModelConfig, Variables, build
+from oct_jax.train.averaging import with_average
 from oct_jax.train.callbacks import Callback, EpochMetrics, StepReport
 from oct_jax.train.checkpointing import Checkpoints, InMemory
 from oct_jax.train.feeds import Feed, feature_feed, image_feed
@@ -255,6 +256,8 @@ def _run_epochs(
     settings, batches = stage.settings, stage.feed.batches
     schedule, optimizer = stage.schedule, stage.optimizer()
     _tell(callbacks, stage.learning_rate_line())
+    if settings.average_weights:
+        optimizer = with_average(optimizer)
     step_function = _compile_step(stage, optimizer)
     mesh = data_mesh()
     key = run_key(settings.seed, mesh)
@@ -282,7 +285,8 @@ def _run_epochs(
         _look(state, stage, callbacks)
         step = int(state.step)
         loss, accuracy = _means(state)
-        validation = stage.feed.validate(Variables(state.params, state.stats))
+        current = _current_variables(state, settings)
+        validation = stage.feed.validate(current)
         metrics = EpochMetrics(
             epoch=epoch,
             step=step,
@@ -299,8 +303,7 @@ def _run_epochs(
         history.append(metrics)
         highest = max(row.val_balanced_accuracy for row in history)
         if is_best(metrics.val_balanced_accuracy, highest, stage.val_scans):
-            best = Variables(state.params, state.stats)
-            checkpoints.save_best(step, best, dataclasses.asdict(metrics))
+            checkpoints.save_best(step, current, dataclasses.asdict(metrics))
         checkpoints.save_last(step, state, batches, _stored(history))
         earlier = history[:-1]
         if _has_collapsed(metrics, stage) and not any(_has_collapsed(m, stage) for m in earlier):
@@ -310,6 +313,12 @@ def _run_epochs(
         if any(wishes):
             break
     return tuple(history)
+
+
+def _current_variables(state: TrainState, settings: StageSettings) -> Variables:
+    """What the stage would end with now."""
+    params = state.opt_state.average if settings.average_weights else state.params
+    return Variables(params, state.stats)
 
 
 def _stored(history: Sequence[EpochMetrics]) -> dict[str, Any]:

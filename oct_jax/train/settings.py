@@ -33,6 +33,8 @@ class StageSettings:
         steps is too short to warm up in.
       clip_norm: largest global norm of the gradient of the trained parameters, to which a larger
         one is scaled down; 0: no clipping.
+      average_weights: whether a stage ends with the mean of its weights over the steps, the later
+        ones weighing more, in place of the last ones; `oct_jax.train.averaging`.
       weight_decay: AdamW's decay of kernels.
       class_weights: `balanced`, each class weighs N / (K n_c) in the loss; or `none`.
       label_smoothing: share of the target that is spread over all classes, in [0, 1).
@@ -62,6 +64,7 @@ class StageSettings:
     warmup_epochs: float = 1.0
     least_warmup_steps: int = LEAST_WARMUP_STEPS
     clip_norm: float = 1.0
+    average_weights: bool = False
     weight_decay: float = 1e-4
     class_weights: Literal["balanced", "none"] = "balanced"
     label_smoothing: float = 0.1
@@ -105,4 +108,5 @@ def frozen(*, epochs: int = 10, **settings: Any) -> StageSettings:
 
 def finetune(*, epochs: int = 15, **settings: Any) -> StageSettings:
     """The second stage: end to end, at a learning rate that suits the number of steps."""
+    settings = {"average_weights": True} | settings
     return StageSettings(stage="finetune", epochs=epochs, **settings)

@@ -4,7 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oct_jax.decision.calibration import softmax
-from oct_jax.decision.conformal import coverage_range, prediction_sets, set_thresholds
+from oct_jax.decision.conformal import (
+    coverage_range,
+    patient_threshold,
+    prediction_sets,
+    set_thresholds,
+)
 
 
 def simulated(rng, scans):
@@ -64,3 +69,28 @@ def test_the_sampling_range_holds_what_sampling_gives():
         outside += not low <= (test >= threshold).mean() <= high
     assert outside / 2000 < 0.08
     assert coverage_range(0.9, 3, 50) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("scans_each", [1, 6])
+def test_scans_of_new_patients_are_covered_where_a_patients_scans_resemble_each_other(scans_each):
+    rng, by_patient, by_scan = np.random.default_rng(3), [], []
+    for _ in range(600):
+        # Half of the patients have one scan: those with many must not decide alone.
+        patients = np.concatenate([np.arange(25), np.repeat(np.arange(25, 50), scans_each)])
+        scores = rng.normal(size=50)[patients] + 0.1 * rng.normal(size=len(patients))
+        new = rng.normal(size=400) + 0.1 * rng.normal(size=400)
+        by_patient.append((new >= patient_threshold(scores, patients, 0.9)).mean())
+        by_scan.append((new >= patient_threshold(scores, np.arange(len(scores)), 0.9)).mean())
+    assert 0.9 - 0.006 <= np.mean(by_patient) <= 0.9 + 1 / 51 + 0.006
+    if scans_each > 1:
+        assert np.std(by_patient) < np.std(by_scan)
+
+
+@given(st.integers(1, 40), st.integers(1, 4), st.sampled_from([0.5, 0.9, 0.99]), st.integers(0, 99))
+def test_repeated_views_of_one_score_change_nothing(patients, views, share, seed):
+    scores = np.random.default_rng(seed).normal(size=patients)
+    once = patient_threshold(scores, np.arange(patients), share)
+    again = patient_threshold(np.tile(scores, views), np.tile(np.arange(patients), views), share)
+    assert once == again
+    rank = int(np.ceil((patients + 1) * share - 1e-9))
+    assert once == (np.sort(scores)[::-1][rank - 1] if rank <= patients else None)

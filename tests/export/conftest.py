@@ -9,6 +9,7 @@ from rich.console import Console
 from oct_jax.classifier import Classifier
 from oct_jax.commands.settings import ExportConfig
 from oct_jax.data.phantom import phantom_scans
+from oct_jax.data.strengths import Augment
 from oct_jax.decision.fit import fit_on_scans
 from oct_jax.decision.storage import write_rule
 from oct_jax.export import quantize
@@ -26,6 +27,7 @@ def calibrate(run: Path) -> Path:
         classifier.preprocess,
         train=source.select("train"),
         calibration=source.select("calibration"),
+        augment=Augment(),
         data="phantom",
         threads=2,
     )

@@ -42,7 +42,9 @@ def rule_of(seed=0, scans=200, **asked):
     outputs = outputs_of(seed, labels)
     density = fit_outliers(outputs_of(seed + 1, labels).pooled)
     counts = dict.fromkeys(KERMANY.classes, scans // 4)
-    return fit_rule(outputs, labels, density, fitted_on={"scans": counts}, **asked)
+    return fit_rule(
+        outputs, labels, density, fitted_on={"scans": counts, "patients_of": counts}, **asked
+    )
 
 
 def values(report):

@@ -50,6 +50,7 @@ _REFERENCE = {
     "resize": "squash",
     "warmup_epochs": 1.0,
     "clip_norm": 0.0,
+    "average_weights": "off",
     "schedule": "cosine",
     **{f"augment.{field.name}": 0.0 for field in dataclasses.fields(Augment)},
 }
@@ -160,6 +161,11 @@ class TrainConfig:
         default=1.0,
         validator=between(0, 100_000),
         doc="epochs of linear warm-up from 0, at least 30 steps of a long enough stage; 0: none",
+    )
+    average_weights: Literal["auto", "on", "off"] = chz.field(
+        default="auto",
+        doc="end a stage with the mean of its weights over the steps, late ones weighing more;"
+        " auto: on for finetune, off for frozen",
     )
     weight_decay: float = chz.field(
         default=1e-4, validator=at_least(0), doc="AdamW's decay of kernels (not of norms, biases)"
