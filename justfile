@@ -35,6 +35,11 @@ evaluate *settings:
 recalibrate *settings:
     @python -m oct_jax.evaluate recalibrate "$@"
 
+# Adapt a model to a clinic by its scans without labels: `just adapt data=FOLDER out=mine.safetensors`.
+[no-exit-message]
+adapt *settings:
+    @python -m oct_jax.evaluate adapt "$@"
+
 # Explain scans: `just explain scan.png target=CNV`; `just explain --help` lists the settings.
 [no-exit-message]
 explain *words:

@@ -230,7 +230,7 @@ def foreign_scans(root: Path) -> dict[str, Scans]:
     sets = {}
     for name, pattern in (("noor", "noor_dev/*/*.jpeg"), ("uncurated", "uncurated_dev/*/*.jpg")):
         paths = sorted(root.glob(pattern))
-        blocks = [f"{path.parent.name}-{_number(path) // BLOCK}" for path in paths]
+        blocks = [f"{path.parent.name}-{number_of(path) // BLOCK}" for path in paths]
         sets[name] = Scans(paths, [path.parent.name for path in paths], blocks)
     graders = [root / "duke_dev" / name for name in ("fluid0", "fluid1")]
     duke = [
@@ -299,7 +299,8 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _number(path: Path) -> int:
+def number_of(path: Path) -> int:
+    """The number at the end of a file's name."""
     return int(path.stem.rsplit("_", 1)[1])
 
 

@@ -26,7 +26,7 @@ from oct_jax.data.preprocess import (
     to_scan_coordinates,
 )
 from oct_jax.decision.calibration import softmax
-from oct_jax.decision.rule import DecisionRule, decide
+from oct_jax.decision.rule import DecisionRule, Decisions, decide
 from oct_jax.explain.drawing import overlay
 from oct_jax.explain.gradcam import METHODS, PREDICTED, Method, explain_all, make_explain
 from oct_jax.model.fold import fold
@@ -40,7 +40,7 @@ from oct_jax.paths import expand_home
 from oct_jax.prediction import Decision, Prediction, prediction_card, scan_pixels
 from oct_jax.provenance import NO_PROVENANCE, Provenance
 from oct_jax.task import KERMANY, Task
-from oct_jax.types import Referral, UserError
+from oct_jax.types import UserError
 
 # Free in its sizes: a sequence may hold scans of several, so no item may bind them for the others.
 Scan: TypeAlias = str | os.PathLike[str] | Image.Image | UInt8[np.ndarray | Array, "_height _width"]
@@ -368,12 +368,20 @@ def to_predictions(
     else:
         decisions = decide(rule, outputs)
         probabilities = decisions.probabilities
-        columns = zip(decisions.referrals, decisions.sets, decisions.outlier_scores, strict=True)
-        decided = [_decision(*row, task) for row in columns]
+        decided = _decisions(decisions, task, adapted="adapted" in rule.fitted_on)
     rows = zip(labels, probabilities.astype(np.float32), logits, decided, strict=True)
     return [Prediction(*row, task) for row in rows]
 
 
-def _decision(referral: Referral | None, members: np.ndarray, score: float, task: Task) -> Decision:
-    inside = tuple(name for name, member in zip(task.classes, members, strict=True) if member)
-    return Decision(referral, inside, None if np.isnan(score) else float(score))
+def _decisions(decisions: Decisions, task: Task, *, adapted: bool) -> list[Decision]:
+    columns = (decisions.referrals, decisions.sets, decisions.outlier_scores, decisions.no_retina)
+    return [
+        Decision(
+            referral,
+            tuple(name for name, member in zip(task.classes, members, strict=True) if member),
+            None if np.isnan(score) else float(score),
+            bool(no_retina),
+            adapted,
+        )
+        for referral, members, score, no_retina in zip(*columns, strict=True)
+    ]

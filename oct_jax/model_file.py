@@ -86,6 +86,7 @@ class _StoredRule(Struct, forbid_unknown_fields=True):
     fitted_on: dict[str, Any]
     rest_precision: Positive | None
     outlier_threshold: Positive | None
+    no_retina_threshold: Positive | None = None
 
 
 class _Header(Struct, forbid_unknown_fields=True):
@@ -319,6 +320,9 @@ def _rule_as_json(rule: DecisionRule) -> dict[str, Any]:
         "fitted_on": dict(rule.fitted_on),
         "rest_precision": None if outliers is None else outliers.rest_precision,
         "outlier_threshold": None if outliers is None else outliers.threshold,
+        "no_retina_threshold": None
+        if outliers is None or np.isinf(outliers.no_retina)
+        else outliers.no_retina,
     }
 
 
@@ -340,6 +344,7 @@ def _rule(
             *parts.values(),
             rest_precision=stored.rest_precision,
             threshold=stored.outlier_threshold,
+            no_retina=stored.no_retina_threshold or float("inf"),
         )
     return DecisionRule(
         temperature=stored.temperature,

@@ -30,11 +30,17 @@ class Decision:
       classes: the conformal prediction set, in the order of the task; may be empty.
       outlier_score: distance from the training scans over its threshold; above 1 the scan is
         unlike them. None where the run has no density model.
+      no_retina: whether the picture is so far from them that it shows no retina at all; a scan of
+        another device is unlike them, but nearer.
+      adapted: whether the model was adapted without labels since its rule was fitted; what was
+        promised for coverage and sensitivity is then not valid.
     """
 
     referral: Referral | None
     classes: tuple[str, ...]
     outlier_score: float | None
+    no_retina: bool = False
+    adapted: bool = False
 
     @property
     def is_outlier(self) -> bool:
@@ -111,6 +117,9 @@ def certainty(prediction: Prediction) -> str:
     decision = prediction.decision
     if decision is None:
         return "the model's own score, not calibrated"
+    if decision.no_retina:
+        return "shows no retina: scores mean nothing"
     if decision.is_outlier:
-        return "unlike the training scans: scores mean little"
-    return f"calibrated; possible: {', '.join(decision.classes) or 'no class'}"
+        return "unlike the training scans (another device?): scores mean little"
+    state = "adapted without labels, not recalibrated" if decision.adapted else "calibrated"
+    return f"{state}; possible: {', '.join(decision.classes) or 'no class'}"

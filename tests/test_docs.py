@@ -29,6 +29,7 @@ CONFIGS = {
     ("train",): configs.TrainConfig,
     ("evaluate",): configs.EvaluateConfig,
     ("evaluate", "recalibrate"): configs.RecalibrateConfig,
+    ("evaluate", "adapt"): configs.AdaptConfig,
     ("explain",): configs.ExplainConfig,
     ("explain", "report"): configs.ExplainReportConfig,
     ("export",): configs.ExportConfig,

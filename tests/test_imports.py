@@ -26,6 +26,7 @@ LIBRARY = (
     "prediction",
     "model_file",
     "classifier",
+    "adaptation",
 )
 APPLICATION = ("runs", "reports", "export", "commands")
 ORDER = (*LIBRARY, *APPLICATION)

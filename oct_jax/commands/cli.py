@@ -13,6 +13,7 @@ from oct_jax.commands.entry import make_console
 from oct_jax.commands.parsing import HelpRequested, parse, refuse_control_characters
 from oct_jax.commands.scan_files import find_tasks
 from oct_jax.commands.settings import (
+    AdaptConfig,
     AuditConfig,
     EvaluateConfig,
     ExplainConfig,
@@ -48,8 +49,14 @@ def train(words: list[str]) -> None:
 
 
 def evaluate(words: list[str]) -> None:
-    """Evaluates a run, or with `recalibrate` fits its decision rule to other scans."""
-    if words[:1] == ["recalibrate"]:
+    """Evaluates a run; `recalibrate` fits its decision rule to other scans, `adapt` the model."""
+    if words[:1] == ["adapt"]:
+        adaptation = parse(AdaptConfig, words[1:], {})
+        scans = find_tasks([adaptation.data], None)
+        from oct_jax.commands.adapt import adapt
+
+        adapt(adaptation, [task.scan for task in scans.tasks], make_console())
+    elif words[:1] == ["recalibrate"]:
         recalibration = parse(RecalibrateConfig, words[1:], {})
         find_run(recalibration.run)
         from oct_jax.commands.evaluate import recalibrate

@@ -216,13 +216,14 @@ def _as_json(
         "referral": advice(said),
         "probabilities": dict(zip(said.task.classes, said.probabilities.tolist(), strict=True)),
         "logits": dict(zip(said.task.classes, said.logits.tolist(), strict=True)),
-        "calibrated": said.decision is not None,
+        "calibrated": said.decision is not None and not said.decision.adapted,
         "decision": None
         if said.decision is None
         else {
             "referral": said.decision.referral,
             "prediction_set": list(said.decision.classes),
             "outlier_score": said.decision.outlier_score,
+            "no_retina": said.decision.no_retina,
         },
         "target": one.target,
         "method": one.method,

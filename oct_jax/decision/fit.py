@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.scans import Scans
 from oct_jax.data.strengths import Augment
-from oct_jax.decision.outliers import fit_outliers
+from oct_jax.decision.outliers import (
+    OutlierModel,
+    fit_outliers,
+    no_retina_threshold,
+    shuffle_tiles,
+    squared_distance,
+)
 from oct_jax.decision.rule import DecisionRule, fit_rule
-from oct_jax.model.inference import predict_source, predict_views
+from oct_jax.model.inference import (
+    BATCH_SIZES,
+    make_forward,
+    predict_all,
+    predict_source,
+    predict_views,
+)
 from oct_jax.model.protocol import Model, Variables, fingerprint_of
 from oct_jax.task import KERMANY, Task
 
@@ -20,6 +34,8 @@ VIEWS = 4
 """Augmented versions of every calibration scan."""
 DENSITY_SCANS = 4000
 """At most so many training scans describe what is usual; more would hardly move 32 directions."""
+SHUFFLED_SCANS = 1000
+"""At most so many calibration scans are shuffled."""
 _FEWEST = 8
 
 
@@ -60,7 +76,7 @@ def fit_on_scans(
         every = -(-len(train) // DENSITY_SCANS)
         usual = predict_source(model, variables, train, preprocess, threads=threads, every=every)
         density = fit_outliers(np.asarray(usual.pooled))
-    return fit_rule(
+    rule = fit_rule(
         outputs,
         np.tile(calibration.labels, VIEWS),
         density,
@@ -70,6 +86,35 @@ def fit_on_scans(
         records=calibration.records,
         task=task,
     )
+    if rule.outliers is None:
+        return rule
+    shuffled = _shuffled_distances(
+        model, variables, preprocess, rule.outliers, calibration, threads=threads
+    )
+    no_retina = no_retina_threshold(rule.outliers.threshold, shuffled)
+    return replace(rule, outliers=rule.outliers._replace(no_retina=no_retina))
+
+
+def _shuffled_distances(
+    model: Model,
+    variables: Variables,
+    preprocess: Preprocess,
+    density: OutlierModel,
+    calibration: Scans,
+    *,
+    threads: int,
+) -> Float[np.ndarray, "scans"]:
+    """How far pictures without a retina are: calibration scans whose tiles are shuffled."""
+    from oct_jax.data.loader import in_order  # imports Grain, which only fitting needs
+
+    rng = np.random.default_rng(0)
+    every = -(-len(calibration) // SHUFFLED_SCANS)
+    batches = in_order(
+        calibration, preprocess, batch_size=BATCH_SIZES[-1], threads=threads, every=every
+    )
+    shuffled = (shuffle_tiles(batch, rng) for batch in batches)
+    outputs = predict_all(make_forward(model, preprocess), variables, shuffled)
+    return squared_distance(density, np.asarray(outputs.pooled))
 
 
 def describe(source: Scans, data: str) -> dict[str, Any]:

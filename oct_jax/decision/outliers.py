@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32
 
-from oct_jax.arrays import SameArray, namespace_of, widest
+from oct_jax.arrays import SameArray, ScanBatch, namespace_of, widest
 from oct_jax.decision.conformal import Patients, patient_threshold
 
 DIRECTIONS = 32
 """At most; fewer where there are few training scans."""
+TILES = 7
 
 Features = Float[SameArray, "scans channels"]
 
@@ -36,6 +37,8 @@ class OutlierModel(NamedTuple):
       precisions: 1 / variance along each of them.
       rest_precision: 1 / variance along every other direction.
       threshold: squared distance above which a scan is an outlier.
+      no_retina: squared distance above which a picture shows no retina at all; not below
+        `threshold`.
     """
 
     mean: Float32[SameArray, "channels"]
@@ -43,6 +46,7 @@ class OutlierModel(NamedTuple):
     precisions: Float32[SameArray, "directions"]
     rest_precision: Any
     threshold: Any
+    no_retina: Any = float("inf")
 
 
 def fit_outliers(features: Features) -> OutlierModel:
@@ -96,6 +100,39 @@ def outlier_threshold(
     patient_of = np.arange(len(distances)) if patients is None else patients
     threshold = patient_threshold(-distances, patient_of, 1 - rate)
     return float(distances.max()) if threshold is None else -threshold
+
+
+def no_retina_threshold(threshold: float, shuffled: Float[np.ndarray, "scans"]) -> float:
+    """Half-way, on a logarithmic scale, between unusual scans and pictures that show no retina.
+
+    Args:
+      threshold: the `outlier_threshold`.
+      shuffled: distances of `shuffle_tiles` of held-out scans, which have the scans' grain and grey
+        levels, but no retina. Their lower twentieth counts as their edge.
+
+    Returns:
+      A distance; the threshold itself where shuffled scans are no further away.
+    """
+    edge = float(np.quantile(shuffled, 0.05))
+    return threshold if edge <= threshold else float(np.sqrt(threshold * edge))
+
+
+def shuffle_tiles(scans: ScanBatch, rng: np.random.Generator) -> ScanBatch:
+    """The scans cut into 7 x 7 tiles, each scan's put together in an order of its own.
+
+    Args:
+      scans: uint8 grey of shape (scans, size, size).
+      rng: draws the orders.
+    """
+    tile = scans.shape[1] // TILES
+    whole = scans[:, : tile * TILES, : tile * TILES]
+    grid = whole.reshape(-1, TILES, tile, TILES, tile).swapaxes(2, 3)
+    tiles = grid.reshape(len(scans), TILES**2, tile, tile)
+    mixed = np.stack([of_scan[rng.permutation(TILES**2)] for of_scan in tiles])
+    shuffled = scans.copy()
+    back = mixed.reshape(grid.shape).swapaxes(2, 3).reshape(whole.shape)
+    shuffled[:, : tile * TILES, : tile * TILES] = back
+    return shuffled
 
 
 def _of_length_one(features: Features) -> Features:

@@ -92,12 +92,14 @@ class RuleOutputs(NamedTuple):
         (urgent, routine, observe, defer); -1 in a task without tiers.
       outlier_scores: squared distance over its threshold; above 1 is an outlier, nan where the
         rule has no density model.
+      no_retina: which outliers show no retina at all.
     """
 
     probabilities: Float[SameArray, "scans classes"]
     sets: Bool[SameArray, "scans classes"]
     tiers: Int8[SameArray, "scans"]
     outlier_scores: Float[SameArray, "scans"]
+    no_retina: Bool[SameArray, "scans"]
 
 
 class Decisions(NamedTuple):
@@ -109,12 +111,14 @@ class Decisions(NamedTuple):
       referrals: the tier of each scan, or `defer`; None in a task without tiers.
       outlier_scores: squared distance over its threshold; above 1 is an outlier, nan where the
         rule has no density model.
+      no_retina: which outliers show no retina at all.
     """
 
     probabilities: Float[np.ndarray, "scans classes"]
     sets: Bool[np.ndarray, "scans classes"]
     referrals: list[Referral | None]
     outlier_scores: Float[np.ndarray, "scans"]
+    no_retina: Bool[np.ndarray, "scans"]
 
 
 def fit_rule(
@@ -166,7 +170,8 @@ def fit_rule(
     if density is not None:
         distances = squared_distance(density, np.asarray(calibration.pooled))
         threshold = outlier_threshold(distances, outlier_rate, patients)
-        density = density._replace(threshold=threshold)
+        no_retina = max(density.no_retina, threshold)
+        density = density._replace(threshold=threshold, no_retina=no_retina)
     scores = urgency(probabilities, task)
     lowest_urgent = urgent_threshold(scores, labels, sensitivity, task, patients)
     return DecisionRule(
@@ -190,7 +195,11 @@ def decide(rule: DecisionRule, outputs: Outputs) -> Decisions:
     host = Outputs(np.asarray(outputs.logits), np.asarray(outputs.pooled))
     decided = apply_rule(rule.arrays, host, rule.task)
     return Decisions(
-        decided.probabilities, decided.sets, to_referrals(decided.tiers), decided.outlier_scores
+        decided.probabilities,
+        decided.sets,
+        to_referrals(decided.tiers),
+        decided.outlier_scores,
+        decided.no_retina,
     )
 
 
@@ -210,11 +219,14 @@ def apply_rule(rule: RuleArrays, outputs: Outputs, task: Task) -> RuleOutputs:
     sets = prediction_sets(probabilities, widest(numpy.asarray(rule.set_thresholds)))
     if rule.outliers is None:
         scores = numpy.full(sets.shape[:1], numpy.nan)
+        no_retina = numpy.zeros(sets.shape[:1], bool)
     else:
         distances = squared_distance(rule.outliers, outputs.pooled)
         scores = distances / rule.outliers.threshold
+        no_retina = distances > rule.outliers.no_retina
     urgent = urgency(probabilities, task) >= rule.urgent_threshold
-    return RuleOutputs(probabilities, sets, tier_codes(sets, urgent, scores > 1, task), scores)
+    codes = tier_codes(sets, urgent, scores > 1, task)
+    return RuleOutputs(probabilities, sets, codes, scores, no_retina)
 
 
 def _below(values: Float[np.ndarray, "n"]) -> Float32[np.ndarray, "n"]:

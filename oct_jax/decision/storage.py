@@ -49,6 +49,7 @@ class _StoredOutliers(Struct, forbid_unknown_fields=True):
     file: Annotated[str, Meta(pattern=r"^outliers-[0-9a-f]{12}\.safetensors$")]
     rest_precision: Positive
     threshold: Positive
+    no_retina: Positive | None = None
 
 
 class _StoredRule(Struct, forbid_unknown_fields=True):
@@ -89,7 +90,9 @@ def write_rule(stage: Path, rule: DecisionRule) -> None:
         )
         file = f"outliers-{hashlib.sha256(tensors).hexdigest()[:12]}.safetensors"
         write_atomic(folder / file, tensors)
-        outliers = _StoredOutliers(file, rule.outliers.rest_precision, rule.outliers.threshold)
+        model = rule.outliers
+        no_retina = None if np.isinf(model.no_retina) else model.no_retina
+        outliers = _StoredOutliers(file, model.rest_precision, model.threshold, no_retina)
     scans = f"scans-{manifest_digest(rule.records)[:12]}.csv"
     write_manifest(rule.records, folder / scans)
     stored = _StoredRule(
@@ -160,4 +163,9 @@ def _read_outliers(
     tensors = read_tensors(path, _DENSITY, sha256=digest, remedy=remedy)
     if not (tensors["precisions"] > 0).all():
         raise UserError(f"{path}: precisions must be above 0; {remedy}")
-    return OutlierModel(**tensors, rest_precision=stored.rest_precision, threshold=stored.threshold)
+    return OutlierModel(
+        **tensors,
+        rest_precision=stored.rest_precision,
+        threshold=stored.threshold,
+        no_retina=stored.no_retina or float("inf"),
+    )

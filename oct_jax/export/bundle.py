@@ -147,6 +147,9 @@ def describe(run: Path, classifier: Classifier) -> dict[str, Any]:
             "urgent_threshold": rule.urgent_threshold,
             "sensitivity": rule.sensitivity,
             "outlier_threshold": None if rule.outliers is None else 1.0,
+            "no_retina_threshold": None
+            if rule.outliers is None or np.isinf(rule.outliers.no_retina)
+            else rule.outliers.no_retina / rule.outliers.threshold,
             "fitted_on": rule.fitted_on,
             "how": documents.HOW_TO_DECIDE,
         }

@@ -152,13 +152,20 @@ def _decided(decision: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
         f"{name} {value:.4g}"
         for name, value in zip(labels, decision["set_thresholds"], strict=True)
     )
+    adapted = decision["fitted_on"].get("adapted")
+    warning = (
+        f" **Since then the model was adapted to {adapted['scans']} scans without labels: the"
+        " coverage and the sensitivity asked are not promised any more.**"
+        if adapted
+        else ""
+    )
     return [
         "",
         f"Decision rule: temperature {decision['temperature']:.4g}; sets with a coverage of"
         f" {decision['coverage']:.0%} asked in every class ({thresholds}); urgent from"
         f" {decision['urgent_threshold']:.4g} for a sensitivity of"
         f" {decision['sensitivity']:.0%} asked. Fitted on"
-        f" `{json.dumps(decision['fitted_on'].get('scans'))}` calibration scans.",
+        f" `{json.dumps(decision['fitted_on'].get('scans'))}` calibration scans." + warning,
     ]
 
 
@@ -250,7 +257,8 @@ _TENSORS = {
     "logits": "before temperature and softmax",
     "heatmap": "where the predicted class shows, over the input; peak about 1, or 0 throughout",
     "heatmaps": "the same for every class, at the network's own resolution",
-    "outlier_score": "above 1: unlike the training scans, defer",
+    "outlier_score": "above 1: unlike the training scans, defer; above no_retina_threshold (in"
+    " metadata.json): shows no retina at all",
 }
 
 _RESIZES = {

@@ -159,6 +159,7 @@ def appraise(
             report["outliers"] = {
                 "asked_rate": rule.outlier_rate,
                 "rate": float((decisions.outlier_scores > 1).mean()),
+                "no_retina": float(decisions.no_retina.mean()),
             }
         report["rule_fitted_on"] = dict(rule.fitted_on)
     return Evaluated(labelled, logits, probabilities, decisions, report)

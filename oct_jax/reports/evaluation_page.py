@@ -204,7 +204,8 @@ def _decisions(report: dict[str, Any], task: Task) -> list[str]:
         outliers = report["outliers"]
         sections.append(
             f"<p>Out of distribution: {outliers['rate']:.1%} of these scans"
-            f" ({outliers['asked_rate']:.1%} of the calibration scans may be).</p>"
+            f" ({outliers['asked_rate']:.1%} of the calibration scans may be);"
+            f" {outliers['no_retina']:.1%} show no retina.</p>"
         )
     return sections
 

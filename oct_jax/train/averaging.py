@@ -51,7 +51,7 @@ def with_average(optimizer: optax.GradientTransformation) -> optax.GradientTrans
         )
 
     def update(
-        updates: PyTree, state: AverageState, params: PyTree | None = None
+        updates: PyTree, state: PyTree, params: PyTree | None = None
     ) -> tuple[PyTree, AverageState]:
         assert params is not None, "the mean is of the parameters"
         updates, inner = optimizer.update(updates, state.inner, params)

@@ -6,8 +6,11 @@ from sklearn.decomposition import PCA
 
 from oct_jax.decision.outliers import (
     DIRECTIONS,
+    TILES,
     fit_outliers,
+    no_retina_threshold,
     outlier_threshold,
+    shuffle_tiles,
     squared_distance,
 )
 
@@ -69,3 +72,29 @@ def test_no_more_held_out_scans_than_the_rate_are_above_the_threshold(scans, rat
     threshold = outlier_threshold(distances, rate)
     assert threshold in distances
     assert (distances > threshold).mean() <= rate
+
+
+@given(st.integers(1, 5), st.integers(7, 40), st.integers(0, 9))
+def test_shuffling_tiles_moves_pixels_and_makes_none(scans, size, seed):
+    rng = np.random.default_rng(seed)
+    batch = rng.integers(0, 256, (scans, size, size)).astype(np.uint8)
+    before = batch.copy()
+    shuffled = shuffle_tiles(batch, rng)
+    np.testing.assert_array_equal(batch, before)
+    for scan, mixed in zip(batch, shuffled, strict=True):
+        np.testing.assert_array_equal(np.sort(scan, axis=None), np.sort(mixed, axis=None))
+    tile = size // TILES
+    corners = {scan[:tile, :tile].tobytes() for scan in shuffled}
+    tiles = {
+        scan[r : r + tile, c : c + tile].tobytes()
+        for scan in batch
+        for r in range(0, tile * TILES, tile)
+        for c in range(0, tile * TILES, tile)
+    }
+    assert corners <= tiles
+
+
+@given(st.floats(0.1, 1e4), st.floats(0.1, 1e4))
+def test_what_shows_no_retina_lies_between_unusual_scans_and_shuffled_ones(threshold, shuffled):
+    between = no_retina_threshold(threshold, np.full(20, shuffled))
+    assert threshold <= between <= max(threshold, shuffled) * (1 + 1e-9)

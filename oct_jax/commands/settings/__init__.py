@@ -1,7 +1,7 @@
 """Settings of every command: one frozen chz class each, whose fields are its `key=value` words."""
 
 from oct_jax.commands.settings.data import AuditConfig, PrepareConfig
-from oct_jax.commands.settings.evaluate import EvaluateConfig, RecalibrateConfig
+from oct_jax.commands.settings.evaluate import AdaptConfig, EvaluateConfig, RecalibrateConfig
 from oct_jax.commands.settings.explain import ExplainConfig, ExplainReportConfig
 from oct_jax.commands.settings.export import ExportConfig
 from oct_jax.commands.settings.train import (
@@ -16,6 +16,7 @@ __all__ = [
     "FREE_ON_RESUME",
     "REFERENCE",
     "RUN_WIDE",
+    "AdaptConfig",
     "AuditConfig",
     "AugmentSettings",
     "EvaluateConfig",

@@ -1,4 +1,4 @@
-"""Settings of `evaluate` and `evaluate recalibrate`."""
+"""Settings of `evaluate`, `evaluate recalibrate` and `evaluate adapt`."""
 
 from __future__ import annotations
 
@@ -97,4 +97,21 @@ class RecalibrateConfig:
     )
     threads: int = chz.field(
         default=4, validator=between(1, 256), doc="threads that read and prepare scans"
+    )
+
+
+@chz.chz
+class AdaptConfig:
+    """Adapt a model to a clinic by some tens of its scans without labels; writes a model file."""
+
+    data: str = chz.field(
+        validator=not_empty, doc="a folder of scans as they come, unsorted; at least 20"
+    )
+    run: str | None = chz.field(
+        default=None,
+        validator=not_empty,
+        doc="the run folder or model file; none: the newest trained run under runs/",
+    )
+    out: str = chz.field(
+        default="adapted.safetensors", validator=not_empty, doc="the model file to write"
     )
