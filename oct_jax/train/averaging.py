@@ -8,7 +8,7 @@ resumed with it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,9 @@ class AverageState(NamedTuple):
     average: PyTree
 
 
-def with_average(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+def with_average(
+    optimizer: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
     """The same optimizer, whose state also holds the mean of the parameters after each step.
 
     Step t moves the mean by 1 - (1 - 1/t)^(POWER + 1) of the way to the new parameters. That
@@ -44,21 +46,22 @@ def with_average(optimizer: optax.GradientTransformation) -> optax.GradientTrans
     Args:
       optimizer: gives updates that are added to the parameters.
     """
+    inner_optimizer = optax.with_extra_args_support(optimizer)
 
     def init(params: PyTree) -> AverageState:
         return AverageState(
-            optimizer.init(params), jnp.zeros((), jnp.int32), jax.tree.map(jnp.array, params)
+            inner_optimizer.init(params), jnp.zeros((), jnp.int32), jax.tree.map(jnp.array, params)
         )
 
     def update(
-        updates: PyTree, state: PyTree, params: PyTree | None = None
+        updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any
     ) -> tuple[PyTree, AverageState]:
         assert params is not None, "the mean is of the parameters"
-        updates, inner = optimizer.update(updates, state.inner, params)
+        updates, inner = inner_optimizer.update(updates, state.inner, params, **extra)
         steps = state.steps + 1
         share = 1 - (1 - 1 / steps.astype(jnp.float32)) ** (POWER + 1)
         moved = optax.apply_updates(params, updates)
         average = jax.tree.map(lambda mean, new: mean + share * (new - mean), state.average, moved)
         return updates, AverageState(inner, steps, average)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)

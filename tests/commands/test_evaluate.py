@@ -128,7 +128,11 @@ def test_recalibration_says_what_its_scans_are_too_few_for(run, tmp_path, monkey
     clinic = write_scans(tmp_path / "clinic", 4, {"NORMAL": "NORMAL"})
     assert call(monkeypatch, "recalibrate", f"run={folder}", f"data={clinic}") == 0
     told = capsys.readouterr().out
-    for part in ("0 scans of CNV are too few", "no scan of an urgent class", "no density model"):
+    for part in (
+        "scans of 0 patients with CNV are too few",
+        "no scan of an urgent class",
+        "no density model",
+    ):
         assert part in told
     prediction = load(folder).predict(phantom_scans(patients=24, seed=9).read(0))
     assert prediction.decision.referral in ("urgent", "defer")
