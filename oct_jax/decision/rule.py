@@ -26,6 +26,12 @@ from oct_jax.types import Referral, UserError
 COVERAGE, SENSITIVITY, OUTLIER_RATE = 0.9, 0.99, 0.01
 """What is asked for where nothing else is said."""
 
+PROMISE = (
+    "Coverage and sensitivity are promised for patients like the calibration patients alone. On"
+    " scans that nobody curated and on another hospital's they were measured not to be kept"
+    " (experiments/README.md): fit the rule to labelled scans of your own with `just recalibrate`."
+)
+
 
 @dataclass(frozen=True)
 class DecisionRule:

@@ -8,6 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from oct_jax.decision.rule import PROMISE
 from oct_jax.runs.verified import FaithfulnessReport
 from oct_jax.types import SPLITS
 
@@ -166,6 +167,8 @@ def _decided(decision: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
         f" {decision['urgent_threshold']:.4g} for a sensitivity of"
         f" {decision['sensitivity']:.0%} asked. Fitted on"
         f" `{json.dumps(decision['fitted_on'].get('scans'))}` calibration scans." + warning,
+        "",
+        PROMISE,
     ]
 
 

@@ -14,6 +14,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from oct_jax.classifier import Classifier
 from oct_jax.decision.referral import NOT_REFERRED
+from oct_jax.decision.rule import PROMISE
 from oct_jax.metrics.classification import risk_coverage
 from oct_jax.metrics.evaluation import Evaluated, reliability_rows
 from oct_jax.metrics.groups import members_of
@@ -183,6 +184,7 @@ def _decisions(report: dict[str, Any], task: Task) -> list[str]:
         sections += [title, html.table(("temperature scaling", "ECE", "Brier", "NLL"), rows)]
     if report["sets"]:
         sections += ["<h2>Prediction sets</h2>", _sets(report["sets"])]
+        sections.append(f"<p>{html.text(PROMISE)}</p>")
     if report["referral"]:
         table, fitted = report["referral"], report["rule_fitted_on"].get("scans", {})
         urgent = [name for name, yes in zip(task.classes, task.urgent, strict=True) if yes]
