@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from oct_jax.types import UserError
 
 if TYPE_CHECKING:
+    from oct_jax.adaptation import Adapted, adapt
     from oct_jax.classifier import Classifier, Explanation, classifier_of
     from oct_jax.data.folder import open_folder
     from oct_jax.data.preprocess import Preprocess
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KERMANY",
+    "Adapted",
     "Augment",
     "ClassInfo",
     "Classifier",
@@ -37,6 +39,7 @@ __all__ = [
     "Summary",
     "Task",
     "UserError",
+    "adapt",
     "classifier_of",
     "from_arrays",
     "load",
@@ -48,6 +51,7 @@ __all__ = [
 # Imported at first use: `import oct_jax` must cost nothing, and JAX takes a second.
 _HOMES = {
     "KERMANY": "oct_jax.task",
+    "Adapted": "oct_jax.adaptation",
     "Augment": "oct_jax.data.strengths",
     "ClassInfo": "oct_jax.task",
     "Classifier": "oct_jax.classifier",
@@ -60,6 +64,7 @@ _HOMES = {
     "Scans": "oct_jax.data.scans",
     "Summary": "oct_jax.metrics.summary",
     "Task": "oct_jax.task",
+    "adapt": "oct_jax.adaptation",
     "classifier_of": "oct_jax.classifier",
     "from_arrays": "oct_jax.data.scans",
     "load": "oct_jax.runs.load",
