@@ -35,6 +35,11 @@ class ScanDigests:
         named = {record.patient for record in known if not record.patient.startswith(OWN_GROUP)}
         return cls(frozenset(record.sha256 for record in known), frozenset(map(_digest, named)))
 
+    @classmethod
+    def read(cls, stored: Mapping[str, str]) -> ScanDigests:
+        """From `scans` and `patients` as texts of digests with spaces between them."""
+        return cls(*(frozenset(stored.get(name, "").split()) for name in ("scans", "patients")))
+
     def holds(self, record: Record) -> bool:
         """Whether a scan, or another one of its patient, is among these."""
         return record.sha256 in self.scans or _digest(record.patient) in self.patients

@@ -25,6 +25,7 @@ LIBRARY = (
     "explain",
     "prediction",
     "model_file",
+    "transfer",
     "classifier",
     "adaptation",
 )

@@ -111,7 +111,7 @@ def _readers(run: Path, settings: TrainConfig) -> dict[str, Callable[[], Any]]:
 
     def scans() -> Any:
         labelled = open_labelled(run, EvaluateConfig(run=str(run)))
-        overlap = find_overlap(run, labelled.source.records, ())
+        overlap = find_overlap(load(run).provenance, labelled.source.records)
         return labelled.truth.tolist(), labelled.source.records, overlap
 
     return {

@@ -52,7 +52,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> Evaluated:
     for line in labelled.lines:
         console.print(line, markup=False)
     rule = classifier.rule
-    overlap = find_overlap(folder, labelled.source.records, rule.records if rule else ())
+    overlap = find_overlap(classifier.provenance, labelled.source.records)
     refuse_overlap(overlap, len(labelled.truth), config.allow_overlap)
     out = Path(config.out) if config.out else _folder_for(folder, labelled)
     check_claimable(out)
@@ -97,7 +97,7 @@ def recalibrate(config: RecalibrateConfig, console: Console) -> None:
     labelled = open_labelled(folder, where)
     for line in labelled.lines:
         console.print(line, markup=False)
-    overlap = find_overlap(folder, labelled.source.records, ())
+    overlap = find_overlap(classifier.provenance, labelled.source.records)
     refuse_overlap(overlap, len(labelled.truth), config.allow_overlap)
     outputs, truth = outputs_of(classifier, labelled, config.threads), labelled.truth
     met = {"trained_on": len(overlap.trained)}

@@ -17,13 +17,14 @@ from oct_jax.data.augment import Augmentation
 from oct_jax.data.augment.reference import ReferenceAugmentation
 from oct_jax.data.datasets import PHANTOM, open_data
 from oct_jax.data.loader import check_resized
+from oct_jax.data.manifest import summarize
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.scans import Scans
 from oct_jax.decision.fit import fit_on_scans
 from oct_jax.decision.referral import NOT_REFERRED
 from oct_jax.decision.storage import read_rule, write_rule
 from oct_jax.files import write_json
-from oct_jax.model.backbones import DEFAULT, load_backbone
+from oct_jax.model.backbones import DEFAULT, config_class, load_backbone
 from oct_jax.model.fold import fold
 from oct_jax.model.grid import measure_grid, read_grid, write_grid
 from oct_jax.model.protocol import Pretrained, Variables, build, fingerprint_of
@@ -40,6 +41,7 @@ from oct_jax.runs.folder import (
     provenance,
     read_run_config,
 )
+from oct_jax.runs.origin import read_origin, weights_trained_on
 from oct_jax.runs.processes import is_writer, write_once
 from oct_jax.runs.reporting import Reporter, draw_curves
 from oct_jax.task import Task, task_or_folders
@@ -48,6 +50,7 @@ from oct_jax.train.loop import check_devices, train, trained_form
 from oct_jax.train.precision import resolve_precision
 from oct_jax.train.scoring import score
 from oct_jax.train.settings import LEAST_WARMUP_STEPS, StageSettings
+from oct_jax.transfer import load_pretrained, model_file_of
 from oct_jax.types import SPLITS, UserError
 
 SYNTHETIC = "SYNTHETIC DATA: phantom scans made by the package; nothing here speaks of patients."
@@ -134,7 +137,7 @@ def open_stage(config: TrainConfig, console: Console) -> Stage:
         console.print(f"starts from the frozen stage's best checkpoint, epoch {best['epoch']}")
         _check_form(settings, run)
     else:
-        pretrained = _load_weights(config, len(data.task.classes), console)
+        pretrained = _load_weights(config, data.task, console)
         run = _describe_run(config, data.task, pretrained)
         variables = pretrained.variables
         _check_form(settings, run)
@@ -146,7 +149,21 @@ def open_stage(config: TrainConfig, console: Console) -> Stage:
             origin = provenance(data.report, pretrained.source, config.seed)
             write_once(lambda: _report_aside(begin_run(folder, run, data.records, origin), console))
     write_once(lambda: _report_aside(begin_stage(folder, config), console))
+    _warn_of_overlap(folder, data, console)
     return Stage(config, settings, run, data, variables, folder / config.stage)
+
+
+def _warn_of_overlap(folder: Path, data: Scans, console: Console) -> None:
+    """Says so where the weights that the run began from have met scans that are to test it."""
+    met = weights_trained_on(read_origin(folder))
+    test = [record for record in data.records if record.split == "test"]
+    known = [record.path for record in test if met.holds(record)]
+    if known:
+        console.print(
+            f"warning: {len(known)} of {len(test)} test scans ({summarize(known)}) are of patients"
+            " that the first weights were trained on: this run's figures on them are no evidence",
+            markup=False,
+        )
 
 
 def _report_aside(aside: Path | None, console: Console) -> None:
@@ -283,16 +300,22 @@ def _open_data(
     return data
 
 
-def _load_weights(config: TrainConfig, classes: int, console: Console) -> Pretrained:
+def _load_weights(config: TrainConfig, task: Task, console: Console) -> Pretrained:
     name = weights_name(config)
-    pretrained = load_backbone(
-        config.backbone,
-        name,
-        num_classes=classes,
-        seed=config.seed,
-        variant=config.variant,
-        width=config.width,
-    )
+    path = model_file_of(name)
+    if path is not None:
+        pretrained = load_pretrained(path, task, seed=config.seed)
+        if not isinstance(pretrained.config, config_class(config.backbone)):
+            raise UserError(f"weights={name}: not of backbone={config.backbone}; name its own")
+    else:
+        pretrained = load_backbone(
+            config.backbone,
+            name,
+            num_classes=len(task.classes),
+            seed=config.seed,
+            variant=config.variant,
+            width=config.width,
+        )
     console.print(f"weights={name}: {pretrained.note}")
     return pretrained
 
@@ -314,6 +337,11 @@ def _describe_run(config: TrainConfig, task: Task, pretrained: Pretrained) -> Ru
 
 def _check_form(settings: StageSettings, run: RunConfig) -> None:
     """Raises UserError where the model has no such form, or takes no such images."""
+    if settings.update_statistics and getattr(run.model, "folded", False):
+        raise UserError(
+            "batchnorm=update: the weights are a model file's, whose BatchNorm is folded into its"
+            " convolutions; leave batchnorm=auto"
+        )
     size = run.preprocess.size
     build(trained_form(run.model, settings)).features_shape(size, size)
 

@@ -11,6 +11,10 @@ from oct_jax.cache import CACHE_VARIABLE, cache_folder
 from oct_jax.types import UserError
 
 
+class DownloadFailed(UserError):
+    """A published file could not be fetched: there is no network, or no such file any more."""
+
+
 @dataclass(frozen=True)
 class WeightFile:
     """A published file.
@@ -30,7 +34,8 @@ def fetch(file: WeightFile) -> Path:
     """The file in the cache, downloaded when it is not there; its checksum is verified.
 
     Raises:
-      UserError: there is no network, or the cached or downloaded file is not the published one.
+      DownloadFailed: there is no network.
+      UserError: the cached or downloaded file is not the published one.
     """
     path = cache_folder() / file.file_name
     if not path.exists():
@@ -62,7 +67,7 @@ def _download(file: WeightFile, path: Path) -> None:
             f" {file.checksum}); fetch it by hand into {path}"
         ) from error
     except OSError as error:
-        raise UserError(
+        raise DownloadFailed(
             f"{file.url}: download failed ({type(error).__name__}); fetch it by hand and put it"
             f" at {path}, or choose another folder by {CACHE_VARIABLE}"
         ) from error

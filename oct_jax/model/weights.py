@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from oct_jax.model.checkpoints import read_checkpoint
-from oct_jax.model.download import WeightFile, fetch
+from oct_jax.model.download import DownloadFailed, WeightFile, fetch
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config, Variant
 from oct_jax.model.porting import classifier_size, port, recognise
 from oct_jax.model.protocol import Pretrained, build, path_name
@@ -107,7 +107,13 @@ def load_weights(
     if spec in PUBLISHED:
         published = PUBLISHED[spec]
         source = {"name": spec, "url": published.url, "published_checksum": published.checksum}
-        pretrained = _load_file(fetch(published), source, num_classes, seed)
+        try:
+            path = fetch(published)
+        except DownloadFailed as error:
+            raise UserError(
+                f"{error}; or begin offline from the model in the package: weights=starter"
+            ) from error
+        pretrained = _load_file(path, source, num_classes, seed)
         if published.checksum:
             return pretrained
         seen = f"; its published checksum is not known, sha256 seen {pretrained.source['sha256']}"
@@ -115,7 +121,8 @@ def load_weights(
     path = Path(expand_home(spec))
     if not path.is_file():
         raise UserError(
-            f"weights={spec}: no such file; give one, or a name: {', '.join(PUBLISHED)}, random"
+            f"weights={spec}: no such file; give one, or a name: {', '.join(PUBLISHED)}, starter,"
+            " random"
         )
     return _load_file(path, {"name": "file"}, num_classes, seed)
 

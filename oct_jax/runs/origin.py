@@ -11,22 +11,16 @@ from msgspec import Struct, field
 
 from oct_jax.data.manifest import read_manifest
 from oct_jax.decision.rule import DecisionRule
-from oct_jax.files import Count, Sha256, read_json
+from oct_jax.files import Count, Sha256, convert, read_json
 from oct_jax.provenance import FaithfulnessResult, Provenance, ScanDigests
 from oct_jax.runs.verified import read_report
+from oct_jax.transfer import TRAINED_ON
 from oct_jax.types import UserError
 
 
 class _DataReport(Struct):
     manifest_sha256: Sha256 | None = None
     counts: dict[str, dict[str, Count]] | None = None
-
-
-class _Begun(Struct):
-    """Of the weights that the run began from, where they are a model file's."""
-
-    scans: list[Sha256] = []
-    patients: list[Sha256] = []
 
 
 class Origin(Struct):
@@ -37,7 +31,6 @@ class Origin(Struct):
     seed: Count | None = None
     created: str | None = None
     versions: dict[str, str] | None = None
-    weights_trained_on: _Begun = field(default_factory=_Begun)
 
 
 def read_origin(folder: Path) -> Origin:
@@ -59,8 +52,7 @@ def provenance_of(folder: Path, model: str, rule: DecisionRule | None) -> Proven
     """
     origin = read_origin(folder)
     records = read_manifest(folder / "manifest.csv")
-    before = origin.weights_trained_on
-    trained = ScanDigests(frozenset(before.scans), frozenset(before.patients))
+    trained = weights_trained_on(origin)
     chosen = [record for record in records if record.split == "val"]
     facts = {
         "data": {"manifest_sha256": origin.data.manifest_sha256, "scans": origin.data.counts},
@@ -78,9 +70,17 @@ def provenance_of(folder: Path, model: str, rule: DecisionRule | None) -> Proven
     )
 
 
+def weights_trained_on(origin: Origin) -> ScanDigests:
+    """The scans that the weights which a run began from were trained on."""
+    try:
+        return ScanDigests.read(convert(origin.weights.get(TRAINED_ON, {}), dict[str, str], "it"))
+    except UserError as error:
+        raise UserError(f"provenance.json: weights: {TRAINED_ON} is damaged; restore it") from error
+
+
 def without_paths(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """A weight source without the folders of the machine that it was on."""
-    kept = dict(weights)
+    """A weight source without the folders of the machine that it was on, and without digests."""
+    kept = {name: value for name, value in weights.items() if name != TRAINED_ON}
     if "path" in kept:
         kept["file"] = Path(kept.pop("path")).name
     return kept
@@ -107,7 +107,8 @@ def _measured(folder: Path, model: str) -> list[dict[str, Any]]:
 
 def in_short(report: Mapping[str, Any]) -> dict[str, Any]:
     """An evaluation's data, size and main figures, each as [value, low, high]."""
-    names = ("accuracy", "deferred", "urgent missed")
+    recalls = [f"{name} recall" for name in report["groups"]]
+    names = ("accuracy", "deferred", "urgent missed", *recalls)
     given = report["figures"]
     return {
         "data": Path(report["data"]).name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -12,10 +12,11 @@ import numpy as np
 from oct_jax.commands.settings import EvaluateConfig
 from oct_jax.data.datasets import PHANTOM, open_data
 from oct_jax.data.folder import scans_in_files
-from oct_jax.data.kermany import OWN_GROUP, list_scans
-from oct_jax.data.manifest import Record, read_manifest, summarize
+from oct_jax.data.kermany import list_scans
+from oct_jax.data.manifest import Record, summarize
 from oct_jax.data.prepared import is_prepared
 from oct_jax.metrics.groups import Group, Labelled, plain_groups
+from oct_jax.provenance import Provenance
 from oct_jax.runs.folder import read_run_config
 from oct_jax.task import Task
 from oct_jax.types import UserError
@@ -94,46 +95,14 @@ def parse_groups(text: str | None, task: Task) -> tuple[Group, ...]:
     return tuple(groups + rest)
 
 
-def find_overlap(run: Path, evaluated: Sequence[Record], calibration: Sequence[Record]) -> Overlap:
-    """Which of the scans, by hash or by patient number, the run has met.
-
-    Args:
-      run: its folder.
-      evaluated: the scans.
-      calibration: what its decision rule was fitted to.
+def find_overlap(provenance: Provenance, evaluated: Sequence[Record]) -> Overlap:
+    """Which of the scans, by hash or by patient number, a model has met.
 
     A number is all that a file name says of a patient: the same number in another clinic's data
     is another patient, which only a person can know.
     """
-    met = read_manifest(run / "manifest.csv")
-    trained = _Known.of(record for record in met if record.split == "train")
-    rule = _Known.of(calibration)
-    chosen = _Known.of(record for record in met if record.split == "val")
-    return Overlap(
-        trained=tuple(record.path for record in evaluated if trained.holds(record)),
-        chosen=sum(rule.holds(record) or chosen.holds(record) for record in evaluated),
-    )
-
-
-@dataclass(frozen=True)
-class _Known:
-    """Scans by hash, and their patients by number."""
-
-    hashes: frozenset[str]
-    patients: frozenset[str]
-
-    @classmethod
-    def of(cls, records: Iterable[Record]) -> _Known:
-        known = tuple(records)
-        return cls(
-            frozenset(record.sha256 for record in known),
-            frozenset(
-                record.patient for record in known if not record.patient.startswith(OWN_GROUP)
-            ),
-        )
-
-    def holds(self, record: Record) -> bool:
-        return record.sha256 in self.hashes or record.patient in self.patients
+    trained = [record.path for record in evaluated if provenance.trained.holds(record)]
+    return Overlap(tuple(trained), sum(map(provenance.chosen.holds, evaluated)))
 
 
 def refuse_overlap(overlap: Overlap, scans: int, allowed: bool) -> None:

@@ -101,8 +101,9 @@ class TrainConfig:
     weights: str = chz.field(
         default="auto",
         validator=not_empty,
-        doc="timm, torchvision, torchvision_v1, keras, minimalistic, random or a file; of other"
-        " backbones keras, random or a file; auto: timm or keras for scans, random for the phantom",
+        doc="timm, torchvision, torchvision_v1, keras, minimalistic, starter (the model in the"
+        " package; offline), random, or a file of weights or of a model; of other backbones keras,"
+        " random or a file; auto: timm or keras for scans, random for the phantom",
     )
     variant: Literal["large", "large_minimalistic"] = chz.field(
         default="large", doc="architecture, where weights=random; a weight file brings its own"
