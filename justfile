@@ -65,6 +65,10 @@ audit *settings:
 prepare *settings:
     @python -m oct_jax.data prepare "$@"
 
+# Make the starter model from $OCT_DATA and $OCT_WEIGHTS: `just starter elsewhere=../shared/data`.
+starter *settings:
+    @python experiments/starter.py "$@"
+
 # Compare backbones: size, speed, memory, accuracy; `quick=true` on synthetic scans in minutes.
 [no-exit-message]
 backbones *settings:
