@@ -9,7 +9,6 @@ runs/<name>/explanation/
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ from oct_jax.classifier import Classifier
 from oct_jax.commands.outline_report import examine_outlines, outlines_markdown
 from oct_jax.commands.settings import ExplainReportConfig
 from oct_jax.data.datasets import open_data
-from oct_jax.data.preprocess import resize_scan
+from oct_jax.data.preprocess import Preprocess, geometry, resize_scan
 from oct_jax.data.scans import Scans
+from oct_jax.explain.outlines import over_input
 from oct_jax.files import json_text, write_together
 from oct_jax.reports.faithfulness import Examples, examine
 from oct_jax.reports.faithfulness_page import draw_curves, draw_sheet, to_markdown
@@ -110,16 +110,23 @@ def read_examples(folder: Path, classifier: Classifier, count: int) -> Examples:
     ).select("test")
     if not len(source):
         raise UserError(f"{folder}: its data has no test scans to explain")
-    chosen = _spread(source, count).tolist()
-    resize = partial(resize_scan, preprocess=classifier.preprocess)
-    inputs = np.stack([resize(source.read(index)) for index in chosen])
-    lesions = None
-    outlines = [source.lesion(index) for index in chosen]
-    known = [outline for outline in outlines if outline is not None]
-    if len(known) == len(chosen):
-        masks = [np.where(outline, np.uint8(255), np.uint8(0)) for outline in known]
-        lesions = np.stack([resize(mask) > 127 for mask in masks])
-    return Examples(inputs, source.labels[chosen], lesions)
+    return make_examples(source.take(_spread(source, count).tolist()), classifier.preprocess)
+
+
+def make_examples(scans: Scans, preprocess: Preprocess) -> Examples:
+    """All scans as the model sees them; lesions only where those of every scan are known."""
+    read = [scans.read(index) for index in range(len(scans))]
+    lesions = [
+        over_input(mask, geometry(scan, preprocess), preprocess.size)
+        for index, scan in enumerate(read)
+        if (mask := scans.lesion(index)) is not None
+    ]
+    return Examples(
+        np.stack([resize_scan(scan, preprocess) for scan in read]),
+        scans.labels,
+        np.stack(lesions) if len(lesions) == len(scans) else None,
+        scans.patients,
+    )
 
 
 def _spread(source: Scans, count: int) -> np.ndarray:

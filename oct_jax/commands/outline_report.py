@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 
 from oct_jax.classifier import Classifier
 from oct_jax.data.preprocess import geometry, resize_scan, to_input_coordinates
+from oct_jax.explain.faithfulness import patient_interval
 from oct_jax.explain.gradcam import Method, explain_all, make_explain
 from oct_jax.explain.outlines import (
     FIGURES,
@@ -18,7 +19,6 @@ from oct_jax.explain.outlines import (
     agreement,
     compare,
     over_input,
-    patient_interval,
     read_outlines,
 )
 from oct_jax.model.inference import BATCH_SIZES

@@ -25,7 +25,6 @@ from oct_jax.types import UserError
 
 SCANS = "scans"
 FIGURES = ("pointing_game", "pointing_game_strict", "share_inside", "dice", "lesion_area")
-_RESAMPLES = 2000
 
 Mask = Bool[np.ndarray, "height width"]
 
@@ -107,18 +106,6 @@ def compare(
         dice(highest, lesion),
         lesion.mean(),
     ]
-
-
-def patient_interval(
-    values: Float[np.ndarray, "scans"], patients: Sequence[str], rng: np.random.Generator
-) -> tuple[float, float, float]:
-    """Mean over scans and its 95 % bootstrap interval (percentile; patients resampled)."""
-    names, owner = np.unique(np.asarray(patients), return_inverse=True)
-    sums = np.bincount(owner, weights=values, minlength=len(names))
-    counts = np.bincount(owner, minlength=len(names))
-    picks = rng.integers(0, len(names), (_RESAMPLES, len(names)))
-    low, high = np.quantile(sums[picks].sum(1) / counts[picks].sum(1), (0.025, 0.975))
-    return float(np.mean(values)), float(low), float(high)
 
 
 def _read(path: Path, graders: Sequence[Path]) -> OutlinedScan:

@@ -20,15 +20,15 @@ from oct_jax.explain.faithfulness import (
     deletion_steps,
     energy_inside,
     insertion_steps,
-    interval,
     overlap,
+    patient_interval,
     points_at,
     random_cells,
     rank_correlation,
     remove_by_blur,
-    remove_by_imputation,
 )
 from oct_jax.explain.gradcam import PREDICTED, Method, explain_all, make_explain
+from oct_jax.explain.imputation import remove_by_imputation
 from oct_jax.model.inference import BATCH_SIZES, make_forward, predict_all
 from oct_jax.model.protocol import Variables
 from oct_jax.runs.verified import fingerprint
@@ -63,11 +63,13 @@ class Examples:
       inputs: uint8 grey, (scans, size, size).
       labels: indices into the classes.
       lesions: where the lesions are, (scans, size, size); None where nobody knows.
+      patients: of each scan; intervals draw patients.
     """
 
     inputs: Inputs
     labels: Int32[np.ndarray, "scans"]
     lesions: Bool[np.ndarray, "scans size size"] | None
+    patients: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ def examine(
         test: {kind: _area(test, rows) for kind, rows in by_kind.items()}
         for test, by_kind in curves.items()
     }
+    interval = partial(patient_interval, patients=examples.patients, rng=rng)
     figures: dict[str, Any] = {
         "model": fingerprint(classifier),
         "stage": classifier.stage,
@@ -134,26 +137,25 @@ def examine(
         "flip": flip,
         "synthetic": classifier.synthetic,
         "scans": len(cells),
+        "patients": len(set(examples.patients)),
         "accuracy": float((targets == examples.labels).mean()),
         "empty_maps": int((cells.max((1, 2)) == 0).sum()),
         "areas": {
-            test: {kind: interval(values, rng) for kind, values in by_kind.items()}
+            test: {kind: interval(values) for kind, values in by_kind.items()}
             for test, by_kind in areas.items()
         },
         "advantage": {
-            test: {rival: interval(_gain(test, by_kind, rival), rng) for rival in MAPS[1:]}
+            test: {rival: interval(_gain(test, by_kind, rival)) for rival in MAPS[1:]}
             for test, by_kind in areas.items()
         },
         "advantage_on_lesions": _advantage_on_lesions(examples, areas, rng),
         "randomised": {
-            part: interval(rank_correlation(cells, others), rng)
-            for part, others in randomised.items()
+            part: interval(rank_correlation(cells, others)) for part, others in randomised.items()
         },
         "noise": interval(
             _change_under_noise(
                 partial(explain, classifier.variables, targets=targets), examples.inputs, cells, rng
-            ),
-            rng,
+            )
         ),
         "lesions": _lesion_figures(examples, rivals, classifier.grid, rng),
     }
@@ -275,9 +277,11 @@ def _advantage_on_lesions(
     """By how much deletion and insertion beat each rival on scans with a lesion; {} if unknown."""
     if examples.lesions is None:
         return {}
-    there = examples.lesions.any((1, 2))
+    there = np.flatnonzero(examples.lesions.any((1, 2)))
+    patients = [examples.patients[index] for index in there]
+    interval = partial(patient_interval, patients=patients, rng=rng)
     return {
-        test: {rival: interval(_gain(test, areas[test], rival)[there], rng) for rival in MAPS[1:]}
+        test: {rival: interval(_gain(test, areas[test], rival)[there]) for rival in MAPS[1:]}
         for test in ("deletion", "insertion")
     }
 
@@ -314,10 +318,13 @@ def _lesion_figures(
         return {}
     size = examples.inputs.shape[1]
     tolerance = round(TOLERANCE * size)
+    there = np.flatnonzero(examples.lesions.any((1, 2)))
+    patients = [examples.patients[index] for index in there]
+    interval = partial(patient_interval, patients=patients, rng=rng)
     figures: dict[str, dict[str, tuple[float, float, float]]] = {}
     for kind, cells in rivals.items():
         rows = []
-        for index in np.flatnonzero(examples.lesions.any((1, 2))):
+        for index in there:
             heat = to_input_coordinates(cells[index], grid, size)
             lesion = examples.lesions[index]
             rows.append(
@@ -332,6 +339,6 @@ def _lesion_figures(
         names = ("pointing_game", "pointing_game_strict", "iou", "energy_inside", "lesion_area")
         columns = np.array(rows, np.float64).T
         figures[kind] = {
-            name: interval(column, rng) for name, column in zip(names, columns, strict=True)
+            name: interval(column) for name, column in zip(names, columns, strict=True)
         }
     return figures

@@ -27,7 +27,8 @@ def to_markdown(figures: dict[str, Any]) -> str:
         "",
         f"{figures['method']}{', flip-averaged' if figures['flip'] else ''}; {figures['scans']}"
         f" {kind}, the model is right on {figures['accuracy']:.1%};"
-        f" {figures['empty_maps']} empty maps. Mean and 95 % bootstrap interval over scans.",
+        f" {figures['empty_maps']} empty maps. Means over scans; 95 % bootstrap intervals"
+        " draw patients.",
         "",
         f"**{'PASSED' if figures['passed'] else 'NOT PASSED'}**",
         "",

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from oct_jax.commands.explain_report import read_examples, report
+from oct_jax.commands.explain_report import make_examples, read_examples, report
 from oct_jax.commands.outline_report import examine_outlines, outlines_markdown
 from oct_jax.commands.settings import ExplainReportConfig
 from oct_jax.data.phantom import phantom_scans
+from oct_jax.data.preprocess import Preprocess, geometry
 from oct_jax.reports.faithfulness import MAPS, criteria, examine
 from oct_jax.runs.load import load
 from oct_jax.runs.verified import report_path
@@ -51,6 +52,18 @@ def test_all_maps_share_the_ends_of_their_curves(tested):
             np.testing.assert_array_equal(ours[:, [0, -1]], theirs[:, [0, -1]])
     deletion, insertion = tested.curves["deletion"]["map"], tested.curves["insertion"]["map"]
     np.testing.assert_array_equal(deletion[:, [0, -1]], insertion[:, [-1, 0]])
+
+
+def test_lesions_lie_where_their_scan_shows_them():
+    """The window around the retina is found in the scan, not in the mask."""
+    preprocess = Preprocess(size=96, resize="retina", mean=(0.5,), std=(0.5,))
+    scans = phantom_scans(patients=24, seed=0)
+    scans = scans.take([index for index in range(len(scans)) if scans.lesion(index).any()][:4])
+    for index, lesion in enumerate(make_examples(scans, preprocess).lesions):
+        rows = geometry(scans.read(index), preprocess).rows
+        centre = np.nonzero(scans.lesion(index))[0].mean()
+        expected = (centre + 0.5 - rows.start) / rows.extent * 96 - 0.5
+        assert np.nonzero(lesion)[0].mean() == pytest.approx(expected, abs=1)
 
 
 def test_lesions_are_those_of_the_scans(run):

@@ -12,14 +12,14 @@ from oct_jax.explain.faithfulness import (
     deletion_steps,
     energy_inside,
     insertion_steps,
-    interval,
     overlap,
+    patient_interval,
     points_at,
     rank_correlation,
     remove_by_blur,
-    remove_by_imputation,
     top_share,
 )
+from oct_jax.explain.imputation import NOISE, remove_by_imputation
 
 seeds = st.integers(0, 2**32 - 1)
 shares = st.floats(0, 1)
@@ -68,6 +68,33 @@ def test_imputation_comes_from_the_surroundings():
     assert filled[mask].std() > 1
 
 
+@pytest.mark.parametrize("share", [0.1, 0.6])
+def test_imputed_pixels_are_the_mean_of_their_eight_neighbours(share):
+    """Rong et al. 2022: 1/6 of those beside a pixel, 1/12 of those on the diagonal, and noise."""
+    rng = np.random.default_rng(0)
+    scan = np.full((40, 40), 120, np.uint8)
+    scan[:, 20:] = 180
+    mask = top_share(rng.random((40, 40), np.float32), share, rng)
+    draws = [remove_by_imputation(scan, mask, np.random.default_rng(n)) for n in range(400)]
+    padded = np.pad(np.mean(draws, axis=0), 1)
+    there = np.pad(np.ones((40, 40)), 1)
+    total, weight = np.zeros((40, 40)), np.zeros((40, 40))
+    for down in range(3):
+        for right in range(3):
+            if (down, right) != (1, 1):
+                each = 1 / 12 if down != 1 and right != 1 else 1 / 6
+                total += each * padded[down : down + 40, right : right + 40]
+                weight += each * there[down : down + 40, right : right + 40]
+    np.testing.assert_allclose((total / weight)[mask], np.mean(draws, axis=0)[mask], atol=1)
+    assert np.std(draws, axis=0)[mask].mean() == pytest.approx(NOISE, rel=0.1)
+
+
+def test_a_scan_removed_as_a_whole_becomes_its_mean():
+    scan = np.repeat(np.uint8([[10, 30]]), 4, axis=0)
+    filled = remove_by_imputation(scan, np.ones((4, 2), bool), np.random.default_rng(0))
+    assert abs(filled.astype(float) - 20).max() < 12
+
+
 @given(seeds)
 def test_deletion_ends_where_insertion_begins(seed):
     rng, scan, heat = np.random.default_rng(seed), scan_of(seed), heat_of(seed)
@@ -85,9 +112,17 @@ def test_area_under_known_curves():
 @given(seeds)
 def test_the_interval_holds_the_mean(seed):
     rng = np.random.default_rng(seed)
-    mean, low, high = interval(rng.normal(size=40), rng)
+    mean, low, high = patient_interval(rng.normal(size=40), [str(n) for n in range(40)], rng)
     assert low < mean < high
-    assert interval(np.ones(5), rng) == (1, 1, 1)
+    assert patient_interval(np.ones(5), list("abcde"), rng) == (1, 1, 1)
+
+
+def test_intervals_draw_patients():
+    """Scans of one patient are no evidence of their own: a hundred copies change nothing."""
+    values, patients = np.array([0.0, 1.0, 1.0, 0.0]), ["a", "b", "c", "d"]
+    few = patient_interval(values, patients, np.random.default_rng(0))
+    many = patient_interval(np.tile(values, 100), patients * 100, np.random.default_rng(0))
+    assert many == pytest.approx(few)
 
 
 @given(seeds)

@@ -10,7 +10,6 @@ from oct_jax.explain.outlines import (
     compare,
     dice,
     over_input,
-    patient_interval,
     read_outlines,
 )
 from oct_jax.types import UserError
@@ -112,14 +111,6 @@ def test_a_peak_beside_the_lesion_hits_within_the_tolerance_alone():
 def test_dice_of_two_empty_masks_is_one():
     empty = np.zeros((3, 3), bool)
     assert dice(empty, empty) == 1
-
-
-def test_intervals_draw_patients():
-    """Scans of one patient are no evidence of their own: a hundred copies change nothing."""
-    values, patients = np.array([0.0, 1.0, 1.0, 0.0]), ["a", "b", "c", "d"]
-    few = patient_interval(values, patients, np.random.default_rng(0))
-    many = patient_interval(np.tile(values, 100), patients * 100, np.random.default_rng(0))
-    assert many == pytest.approx(few)
 
 
 @pytest.mark.parametrize("resize", ["squash", "letterbox", "crop"])
