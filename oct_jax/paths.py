@@ -6,6 +6,9 @@ import os
 
 from oct_jax.types import UserError
 
+EXPLAINED = ".explained"
+"""Ends the stem of all that `explain` writes, so that a second run does not take it for a scan."""
+
 
 def expand_home(path: str | os.PathLike[str]) -> str:
     """A path with a leading `~` or `~user` as that home folder; any other path as it is.

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from narrow_run import make_run
 from PIL import Image
+from volume_files import bscans, write_vol
 
 from oct_jax.commands import cli
 from oct_jax.commands import settings as configs
@@ -218,6 +219,7 @@ def desk(tmp_path_factory) -> Path:
     for name in ("default", "mine"):
         make_run(folder / "runs" / name)
     Image.fromarray(phantom_scans(patients=24, seed=5).read(0)).save(folder / "scan.png")
+    write_vol(folder / "eye.vol", bscans(25))
     return folder
 
 

@@ -28,6 +28,7 @@ LIBRARY = (
     "transfer",
     "classifier",
     "adaptation",
+    "eye",
 )
 APPLICATION = ("runs", "reports", "export", "commands")
 ORDER = (*LIBRARY, *APPLICATION)

@@ -62,7 +62,7 @@ class Trained:
 
 
 def explain(found: Tasks, config: ExplainConfig, console: Console) -> None:
-    """Writes a page and a JSON file for every scan; see `ExplainConfig`.
+    """Writes a page and a JSON file for every scan and every eye; see `ExplainConfig`.
 
     Args:
       found: the scans, as `find_tasks` gives them for `config.out`.
@@ -78,8 +78,12 @@ def explain(found: Tasks, config: ExplainConfig, console: Console) -> None:
     tasks, folders = found.tasks, found.folders
     trained = _open_run(config)
     failed: list[str] = []
+    if found.eyes:
+        from oct_jax.commands.explain_eye import explain_eyes  # which needs this module
+
+        failed += explain_eyes(found, trained, config, console)
     tiles: dict[Path, tuple[np.ndarray, str]] = {}
-    with Progress(console=console, transient=True, disable=len(tasks) == 1) as progress:
+    with Progress(console=console, transient=True, disable=len(tasks) < 2) as progress:
         bar = progress.add_task("explaining", total=len(tasks))
         for start in range(0, len(tasks), _CHUNK):
             chunk = tasks[start : start + _CHUNK]
@@ -87,10 +91,12 @@ def explain(found: Tasks, config: ExplainConfig, console: Console) -> None:
             progress.advance(bar, len(chunk))
     for folder in folders:
         _write_sheet(folder, out or folder, tiles, trained, console)
-    if failed and len(tasks) == 1:
+    asked = len(tasks) + len(found.eyes)
+    if failed and asked == 1:
         raise UserError(failed[0])
     if failed:
-        raise UserError(f"{len(failed)} of {len(tasks)} scans failed: {'; '.join(failed)}")
+        kinds = "scans and volumes" if found.eyes else "scans"
+        raise UserError(f"{len(failed)} of {asked} {kinds} failed: {'; '.join(failed)}")
 
 
 def cautions(

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from oct_jax.paths import expand_home
+from oct_jax.paths import EXPLAINED, expand_home
 from oct_jax.types import UserError
 
-SUFFIX = ".explained"
-"""Ends the stem of all that is written, so that a second run does not take it for a scan."""
+SUFFIX = EXPLAINED
 
 _SCAN_SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp")
 
@@ -31,11 +30,25 @@ class Task:
 
 
 @dataclass(frozen=True)
+class EyeTask:
+    """A volume to explain.
+
+    Attributes:
+      path: its file or folder.
+      folder: where its page goes.
+    """
+
+    path: Path
+    folder: Path
+
+
+@dataclass(frozen=True)
 class Tasks:
     """What the words on the command line name.
 
     Attributes:
       tasks: the scans, each once.
+      eyes: the volumes, each once.
       folders: those among the words.
       skipped: files in the folders that are left out, because their ending is not a scan's.
     """
@@ -43,6 +56,7 @@ class Tasks:
     tasks: tuple[Task, ...]
     folders: tuple[Path, ...]
     skipped: tuple[Path, ...]
+    eyes: tuple[EyeTask, ...] = ()
 
     def lines(self) -> list[str]:
         """What a person should know, a line each."""
@@ -55,7 +69,7 @@ class Tasks:
 
 
 def find_tasks(words: Sequence[str], out: Path | None) -> Tasks:
-    """Finds the scans that the words name.
+    """Finds the scans and the volumes that the words name.
 
     Args:
       words: files, folders (searched throughout) and glob patterns.
@@ -64,7 +78,10 @@ def find_tasks(words: Sequence[str], out: Path | None) -> Tasks:
     Raises:
       UserError: a word names nothing, a folder holds no scans, or two scans would write one page.
     """
+    from oct_jax.data.volumes import holds_volumes, is_volume  # reads pictures
+
     tasks: dict[Path, Task] = {}
+    eyes: dict[Path, EyeTask] = {}
     folders, skipped = [], []
     for word in words:
         if not word:
@@ -72,13 +89,22 @@ def find_tasks(words: Sequence[str], out: Path | None) -> Tasks:
         path = Path(expand_home(word))
         if path.is_dir():
             folders.append(path)
-            found, root = _scans_in(path), path
-            skipped += _skipped_in(path)
+            volumes = holds_volumes(path)
+            found, root = _scans_in(path, volumes), path
+            skipped += _skipped_in(path, volumes)
+            for volume in volumes:
+                where = _home_of(volume, path, out)
+                eyes.setdefault(volume.resolve(), EyeTask(volume, where))
         elif glob.has_magic(word) and not path.exists():
             found, root = [Path(match) for match in sorted(glob.glob(str(path)))], None
-            found = [match for match in found if _is_scan(match)]
-            if not found:
+            for match in [match for match in found if not _is_ours(match) and is_volume(match)]:
+                eyes.setdefault(match.resolve(), EyeTask(match, _home_of(match, match, out)))
+            found = [m for m in found if _is_scan(m) and m.resolve() not in eyes]
+            if not found and not eyes:
                 raise UserError(f"{word}: matches no {_endings()} file")
+        elif path.is_file() and is_volume(path):
+            eyes.setdefault(path.resolve(), EyeTask(path, _home_of(path, path, out)))
+            found, root = [], None
         elif path.is_file():
             found, root = [path], None
         else:
@@ -88,22 +114,40 @@ def find_tasks(words: Sequence[str], out: Path | None) -> Tasks:
             if out is not None and root is not None:
                 where = out / scan.parent.relative_to(root)
             tasks.setdefault(scan.resolve(), Task(scan, where / scan.stem))
-    return Tasks(tuple(_told_apart(list(tasks.values()))), tuple(folders), tuple(skipped))
+    named = tuple(_told_apart(list(tasks.values())))
+    return Tasks(named, tuple(folders), tuple(skipped), tuple(eyes.values()))
 
 
-def _scans_in(folder: Path) -> list[Path]:
+def _home_of(volume: Path, root: Path, out: Path | None) -> Path:
+    """Where a volume's page goes: inside of its folder, beside its file, or below `out`."""
+    own = volume if volume.is_dir() else volume.parent
+    if out is None:
+        return own
+    return out if volume == root else out / volume.parent.relative_to(root)
+
+
+def _scans_in(folder: Path, volumes: Sequence[Path]) -> list[Path]:
     found = sorted(path for path in folder.rglob("*") if _is_scan(path))
-    if not found:
-        raise UserError(f"{folder}: holds no scans ({_endings()})")
+    found = [path for path in found if not _is_part(path, volumes)]
+    if not found and not volumes:
+        raise UserError(f"{folder}: holds no scans ({_endings()}) and no volumes")
     return found
 
 
-def _skipped_in(folder: Path) -> list[Path]:
+def _skipped_in(folder: Path, volumes: Sequence[Path]) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() not in _SCAN_SUFFIXES and not _is_ours(path) and path.is_file()
+        if path.suffix.lower() not in _SCAN_SUFFIXES
+        and not _is_ours(path)
+        and path.is_file()
+        and not _is_part(path, volumes)
     )
+
+
+def _is_part(path: Path, volumes: Sequence[Path]) -> bool:
+    """Whether a file is a volume or belongs to one."""
+    return any(path.is_relative_to(volume) for volume in volumes)
 
 
 def _is_scan(path: Path) -> bool:

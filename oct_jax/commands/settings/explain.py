@@ -11,7 +11,11 @@ from oct_jax.commands.fields import MAX_SEED, at_least, between, not_empty
 
 @chz.chz
 class ExplainConfig:
-    """Show where scans look like a class: `explain SCAN [FOLDER GLOB ...] [key=value ...]`."""
+    """Show where scans look like a class: `explain SCAN [VOLUME FOLDER GLOB ...] [key=value ...]`.
+
+    A volume (a device's file or export folder, a TIFF of several pages, a folder of numbered
+    pictures) gets one answer for its eye; several get a page by urgency.
+    """
 
     run: str | None = chz.field(
         default=None,
@@ -21,7 +25,7 @@ class ExplainConfig:
     target: str | None = chz.field(
         default=None,
         validator=not_empty,
-        doc="the class to explain, one of the run's; none: each scan's own prediction",
+        doc="the class to explain, one of the run's; none: each scan's or eye's own prediction",
     )
     out: str | None = chz.field(
         default=None, validator=not_empty, doc="folder for what is written; none: beside each scan"

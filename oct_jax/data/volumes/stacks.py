@@ -13,6 +13,7 @@ from oct_jax.arrays import ScanArray
 from oct_jax.data.readers import UnreadableScan, grey_picture
 from oct_jax.data.volumes.heyex_xml import FileBScans
 from oct_jax.data.volumes.volume import MAX_BSCANS, BScans, Volume
+from oct_jax.paths import EXPLAINED
 
 PAGES = "TIFF of several pages"
 NUMBERED = "folder of numbered pictures"
@@ -129,4 +130,5 @@ def _count_pages(path: Path) -> int:
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.casefold() in PICTURES and not path.name.startswith(".") and path.is_file()
+    hidden = path.name.startswith(".") or path.stem.endswith(EXPLAINED)
+    return path.suffix.casefold() in PICTURES and not hidden and path.is_file()

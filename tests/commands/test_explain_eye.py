@@ -1,0 +1,123 @@
+"""`explain` of volumes, from words to pages."""
+
+import csv
+import json
+import sys
+
+import pytest
+import volume_files as files
+
+from oct_jax.commands import entry as command
+from oct_jax.commands.cli import explain as main
+
+IMAGES = files.bscans(7)
+
+
+def call(monkeypatch, *words) -> int:
+    monkeypatch.setattr(sys, "argv", ["explain", *map(str, words)])
+    return command.run(main)
+
+
+def written(folder) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*.explained.*")}
+
+
+def test_an_export_gets_a_page_and_a_json(run, tmp_path, monkeypatch, capsys):
+    folder = files.write_heyex(tmp_path / "right", IMAGES)
+    assert call(monkeypatch, folder, f"run={run}") == 0
+    assert written(tmp_path) == {"right/right.explained.html", "right/right.explained.json"}
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("right: ")
+    assert "certainty not calibrated" in lines[0]
+    assert "Research use" in lines[1]
+    content = json.loads((folder / "right.explained.json").read_text())
+    eye = content["eye"]
+    assert eye["calibrated"] is False
+    assert eye["referral"] in ("urgent", "routine", "observe", "defer")
+    assert eye["laterality"] == "R"
+    assert list(eye["probabilities"]) == ["CNV", "DME", "DRUSEN", "NORMAL"]
+    assert [scan["number"] for scan in content["scans"]] == list(range(1, 8))
+    assert content["volume"]["micrometres_axial_lateral"] == [3.9, 11.7]
+    page = (folder / "right.explained.html").read_text()
+    for part in ("Right eye", eye["reason"], "SYNTHETIC", "not calibrated", "Research use"):
+        assert part in page
+    assert page.count("<img") == 1 + sum(scan["telling"] for scan in content["scans"])
+    # What was written is neither a scan nor part of the volume.
+    assert call(monkeypatch, folder, f"run={run}") == 0
+    assert len(written(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("kind", ["vol", "pages", "numbered"])
+def test_other_formats(run, tmp_path, monkeypatch, kind):
+    place = {
+        "vol": lambda: files.write_vol(tmp_path / "eye.vol", IMAGES),
+        "pages": lambda: files.write_pages(tmp_path / "eye.tif", IMAGES),
+        "numbered": lambda: files.write_numbered(tmp_path / "eye", IMAGES),
+    }[kind]()
+    out = tmp_path / "out"
+    assert call(monkeypatch, place, f"run={run}", f"out={out}") == 0
+    assert written(out) == {"eye.explained.html", "eye.explained.json"}
+
+
+def test_many_eyes_get_one_page_by_urgency(run, scans, monkeypatch, capsys):
+    files.write_heyex(scans / "eyes" / "one", IMAGES)
+    files.write_vol(scans / "eyes" / "two.vol", files.bscans(7, seed=3))
+    (scans / "eyes" / "bad.vol").write_bytes(b"HSF-OCT-103")
+    assert call(monkeypatch, scans, f"run={run}", f"out={scans / 'out'}") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "1 of 6 scans and volumes failed" in error
+    assert "bad.vol" in error
+    eyes = {name for name in written(scans / "out") if name.startswith("eye")}
+    assert eyes == {
+        "eyes/one.explained.html",
+        "eyes/one.explained.json",
+        "eyes/two.explained.html",
+        "eyes/two.explained.json",
+        "eyes.explained.html",
+        "eyes.explained.csv",
+    }
+    # The scans beside them are explained as ever.
+    assert "a.explained.png" in written(scans / "out")
+    with (scans / "out" / "eyes.explained.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["eye"] for row in rows} == {"one", "two"}
+    order = ["urgent", "defer", "routine", "observe"]
+    places = [order.index(row["referral"]) for row in rows]
+    assert places == sorted(places)
+    assert "bad.vol" in (scans / "out" / "eyes.explained.html").read_text()
+
+
+def test_missing_bscans_are_named_on_the_page(run, tmp_path, monkeypatch, capsys):
+    folder = files.write_heyex(tmp_path / "eye", IMAGES)
+    (folder / "F00001.tif").unlink()
+    (folder / "F00005.tif").write_bytes(b"II*\x00torn")
+    assert call(monkeypatch, folder, f"run={run}") == 0
+    told = capsys.readouterr().out
+    page = (folder / "eye.explained.html").read_text()
+    for text in (told, page):
+        assert "1 of 7 B-scans are missing from the export: 2" in text
+        assert "B-scan 6: damaged or truncated" in text
+
+
+def test_nothing_that_is_written_or_printed_names_the_patient(run, tmp_path, monkeypatch, capsys):
+    files.write_heyex(tmp_path / "in" / "one", IMAGES)
+    files.write_vol(tmp_path / "in" / f"{files.PLANTED[2]}.vol", IMAGES)
+    out = tmp_path / "out"
+    assert call(monkeypatch, tmp_path / "in", f"run={run}", f"out={out}") == 0
+    captured = capsys.readouterr()
+    contents = [captured.out, captured.err]
+    for path in out.rglob("*"):
+        contents.append(path.name)
+        if path.is_file():
+            contents.append(path.read_bytes().decode("utf-8", "replace"))
+    for content in contents:
+        for word in files.PLANTED:
+            assert word.casefold() not in content.casefold()
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_at_once(run, tmp_path, monkeypatch, capsys):
+    folder = files.write_heyex(tmp_path / "eye", IMAGES)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert call(monkeypatch, folder, f"run={run}") == 2
+    assert "give out=FOLDER" in capsys.readouterr().err
