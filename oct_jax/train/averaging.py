@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int32, PyTree
 
-POWER = 3
-"""The weights after step t count t^3: half of the mean comes from the last sixth of the steps."""
+POWER = 1
+"""The weights after step t count t: half of the mean comes from the last three tenths of them."""
 
 
 class AverageState(NamedTuple):

@@ -38,8 +38,9 @@ def test_later_steps_weigh_more_by_a_power_of_their_number(steps, seed):
 
 def test_the_weights_are_about_the_power_of_the_step():
     kept = 1 - 1 / np.arange(1, 1001)
-    weights = (1 - kept**4) * np.append(np.cumprod((kept**4)[::-1])[::-1][1:], 1)
-    wanted = np.arange(1, 1001) ** 3.0
+    kept = kept ** (POWER + 1)
+    weights = (1 - kept) * np.append(np.cumprod(kept[::-1])[::-1][1:], 1)
+    wanted = np.arange(1, 1001.0) ** POWER
     np.testing.assert_allclose(weights[100:], (wanted / wanted.sum())[100:], rtol=0.02)
 
 
