@@ -45,21 +45,27 @@ def remove_stale(place: Path) -> None:
     for path in place.parent.glob(f"{pattern}/{LOCK}"):
         with path.open("r+") as file:
             if not lock(file):
-                continue  # of a process that runs
+                continue  # of a process that runs, or perhaps runs
             former = path.parent / FORMER
             if former.is_dir() and not os.path.lexists(place):
                 os.replace(former, place)
             shutil.rmtree(path.parent, ignore_errors=True)
 
 
-def lock(file: IO[str]) -> bool:
-    """Locks a file as long as it is open; False where another process has, or none can tell."""
+def lock(file: IO[str]) -> bool | None:
+    """Locks a file as long as it is open; the end of the process frees it, however it comes.
+
+    Returns:
+      True; False where another process has locked it; None where the system has no such locks.
+    """
     try:
         import fcntl  # not on Windows
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError):
+    except BlockingIOError:
         return False
+    except (ImportError, OSError):
+        return None
     return True
 
 

@@ -27,8 +27,9 @@ from oct_jax.metrics.evaluation import Evaluated, appraise, parse_prevalence
 from oct_jax.metrics.groups import Labelled
 from oct_jax.model.inference import Outputs, predict_source
 from oct_jax.reports.evaluation_page import to_html, to_lines
+from oct_jax.runs.folder import exclusive
 from oct_jax.runs.load import load
-from oct_jax.runs.ownership import check_claimable, claim_folder
+from oct_jax.runs.ownership import check_claimable, claim_folder, mark
 from oct_jax.runs.paths import find_run
 from oct_jax.runs.scans import (
     find_overlap,
@@ -114,7 +115,9 @@ def recalibrate(config: RecalibrateConfig, console: Console) -> None:
         records=labelled.source.records,
         task=classifier.task,
     )
-    write_rule(folder / classifier.stage, rule)
+    mark(folder)  # a run of an earlier version has no marker
+    with exclusive(folder):
+        write_rule(folder / classifier.stage, rule)
     for line in shortages(rule):
         console.print(f"warning: {line}", markup=False)
     change = calibration_figures(np.asarray(outputs.logits), truth, rule.temperature)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from oct_jax.runs.folder import (
     check_resumable,
     check_run_wide,
     check_startable,
+    exclusive,
     has_run,
     provenance,
     read_run_config,
@@ -92,6 +94,12 @@ def train_stage(config: TrainConfig, console: Console) -> dict[str, Any]:
     """
     if config.data == PHANTOM:
         console.print(SYNTHETIC, style="bold yellow")
+    with contextlib.ExitStack() as stack:
+        write_once(lambda: stack.enter_context(exclusive(Path(config.run))))
+        return _train_stage(config, console)
+
+
+def _train_stage(config: TrainConfig, console: Console) -> dict[str, Any]:
     stage = open_stage(config, console)
     if stage.settings.cache_features:
         console.print(

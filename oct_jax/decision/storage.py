@@ -11,6 +11,7 @@ Both files are named by a hash of their content, which is compared when they are
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +39,7 @@ from oct_jax.types import UserError
 # The search for a temperature ends a little inside of its bounds or on them, up to rounding.
 _Temperature = Annotated[float, Meta(ge=0.99 * COLDEST, le=1.01 * HOTTEST)]
 _Inside = Annotated[float, Meta(gt=0, lt=1)]
+_OF_A_RULE = re.compile(r"scans(-[0-9a-f]{12})?\.csv|outliers-[0-9a-f]{12}\.safetensors")
 _DENSITY = {
     "mean": ("channels",),
     "directions": ("channels", "directions"),
@@ -110,9 +112,9 @@ def write_rule(stage: Path, rule: DecisionRule) -> None:
     )
     write_json(folder / "rule.json", msgspec.to_builtins(stored))
     in_use = {scans, outliers.file if outliers else ""}
-    for stale in (*folder.glob("outliers-*.safetensors"), *folder.glob("scans*.csv")):
-        if stale.name not in in_use:
-            stale.unlink()
+    for path in list(folder.iterdir()):
+        if _OF_A_RULE.fullmatch(path.name) and path.name not in in_use:
+            path.unlink()
 
 
 def read_rule(stage: Path) -> DecisionRule | None:

@@ -13,13 +13,14 @@ Each folder holds the marker `.oct_jax`. A folder that has files and no marker i
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,10 +37,19 @@ from oct_jax.data.preprocess import Preprocess
 from oct_jax.files import Count, Positive, convert, read_json, write_json
 from oct_jax.model.backbones import DEFAULT, config_class
 from oct_jax.model.protocol import ModelConfig
-from oct_jax.runs.ownership import REPLACED, check_claimable, claim_folder, mark, put_aside
+from oct_jax.runs.ownership import (
+    MARKER,
+    REPLACED,
+    check_claimable,
+    claim_folder,
+    is_marked,
+    mark,
+    put_aside,
+)
 from oct_jax.runs.paths import STAGES, has_best
 from oct_jax.task import KERMANY, Task, stored_task, to_json
 from oct_jax.types import Resize, UserError
+from oct_jax.work_folder import lock
 
 REPORTS = ("evaluation", "explanation", "export")
 SHARED_FILES = ("config.json", "manifest.csv", "provenance.json")
@@ -235,6 +245,35 @@ def check_startable(folder: Path, config: TrainConfig) -> None:
         )
 
 
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Generator[None]:
+    """Keeps other processes from changing a run; where none was begun, leaves no folder or marker.
+
+    Raises:
+      UserError: the folder holds files that the package did not make, cannot be made, or another
+        process changes this run.
+    """
+    if has_run(folder):  # of an earlier version, which marked no folders
+        mark(folder)
+    new = not is_marked(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    claim_folder(folder)
+    with (folder / MARKER).open("r+") as marker:
+        if lock(marker) is False:
+            raise UserError(
+                f"{folder}: another process is changing this run; wait until it has ended, or give"
+                " another run="
+            )
+        try:
+            yield
+        except BaseException:
+            if new and [path.name for path in folder.iterdir()] == [MARKER]:
+                (folder / MARKER).unlink()
+                for path in made:
+                    path.rmdir()
+            raise
+
+
 def begin_run(
     folder: Path, run: RunConfig, records: Sequence[Record], origin: Mapping[str, Any]
 ) -> Path | None:
@@ -246,8 +285,6 @@ def begin_run(
     Raises:
       UserError: the folder holds files that the package did not make, or cannot be made.
     """
-    if has_run(folder):  # of an earlier version, which marked no folders
-        mark(folder)
     claim_folder(folder)
     # What makes it a run goes last: killed in between, the same command begins here again.
     aside = put_aside(folder, [*SHARED_FILES, *REPORTS, *reversed(STAGES)])

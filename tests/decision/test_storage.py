@@ -25,12 +25,15 @@ def test_a_rule_survives_its_files_to_the_same_decisions(tmp_path):
     np.testing.assert_array_equal(before.sets, after.sets)
     np.testing.assert_array_equal(before.outlier_scores, after.outlier_scores)
     assert again.fitted_on == {"data": "made up"}
+    mine = tmp_path / "decision" / "scans_of_mine.csv"
+    mine.write_text("mine")
     write_rule(tmp_path, fitted(seed=9))
+    assert mine.exists()
     assert len(list((tmp_path / "decision").glob("outliers-*"))) == 1
     write_rule(tmp_path, dataclasses.replace(rule, outliers=None))
     assert read_rule(tmp_path).outliers is None
     assert not list((tmp_path / "decision").glob("outliers-*"))
-    assert len(list((tmp_path / "decision").glob("scans*"))) == 1
+    assert len(list((tmp_path / "decision").glob("scans-*"))) == 1
 
 
 def test_a_stage_without_a_rule_has_none(tmp_path):

@@ -14,6 +14,7 @@ from oct_jax.runs.folder import (
     begin_stage,
     check_run_wide,
     check_startable,
+    exclusive,
     has_run,
 )
 from oct_jax.runs.ownership import MARKER, claim_folder, put_aside
@@ -94,3 +95,26 @@ def test_settings_that_the_run_has_fixed_cannot_be_changed_from_python():
     check_run_wide(config, {"seed": 3})
     with pytest.raises(UserError, match=r"seed=3: the frozen stage of runs/default fixed seed=0"):
         check_run_wide(config, {"seed": 0})
+
+
+def test_one_process_at_a_time_changes_a_run(tmp_path):
+    refusal = pytest.raises(UserError, match="another process is changing this run")
+    with exclusive(tmp_path / "run"), refusal, exclusive(tmp_path / "run"):
+        pass
+    with exclusive(tmp_path / "run"):
+        pass
+
+
+def test_a_run_that_did_not_begin_leaves_no_folder(tmp_path):
+    def fails(folder, name=None):
+        with exclusive(folder):
+            if name:
+                (folder / name).write_text("mine")
+            raise UserError("no such data")
+
+    (tmp_path / "empty").mkdir()
+    for folder in ("new/run", "empty", "used"):
+        with pytest.raises(UserError, match="no such data"):
+            fails(tmp_path / folder, "notes.txt" if folder == "used" else None)
+    assert contents(tmp_path).keys() == {"used/.oct_jax", "used/notes.txt"}
+    assert not (tmp_path / "new").exists()
