@@ -58,6 +58,13 @@ def text_of(path: Path) -> str:
     return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
 
 
+def test_the_page_of_settings_lists_those_that_all_stages_of_a_run_share():
+    page = (ROOT / "docs/settings.md").read_text()
+    listed = re.search(r"Run-wide settings \(([^)]*)\)", page)
+    assert listed is not None
+    assert tuple(re.findall(r"`(\w+)`", listed[1])) == configs.RUN_WIDE
+
+
 # --- links ---------------------------------------------------------------------------------------
 
 

@@ -48,6 +48,18 @@ def test_a_run_that_is_not_there_is_reported_before_anything_heavy_is_imported(c
     assert imported_by("-m", f"oct_jax.{module}", *words, code=2).isdisjoint(HEAVY)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("stage=frozen", "data=nosuch"),
+        ("stage=frozen", "manifest=no.csv"),
+        ("stage=finetune", "run=new"),
+    ],
+)
+def test_training_reports_what_is_not_there_before_anything_heavy_is_imported(words):
+    assert imported_by("-m", "oct_jax.train", *words, code=2).isdisjoint(HEAVY)
+
+
 def test_a_model_file_is_loaded_and_used_without_what_trains(tmp_path):
     load(make_run(tmp_path / "run")).save(tmp_path / "model.safetensors")
     script = f"""

@@ -147,7 +147,7 @@ WORKS = {
     ),
     "prepare": Work(cli.data, _prepare, _prepared),
     "evaluate": Work(
-        cli.evaluate, lambda at, _: [f"run={at}/run", "resamples=50"], _evaluated, "frozen"
+        cli.evaluate, lambda at, _: [f"run={at}/run", "resamples=10"], _evaluated, "frozen"
     ),
     "recalibrate": Work(
         cli.evaluate, lambda at, _: ["recalibrate", f"run={at}/run"], _recalibrated, "frozen"

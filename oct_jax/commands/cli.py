@@ -6,6 +6,7 @@ and a mistake must not wait for it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from oct_jax.commands.settings import (
     RecalibrateConfig,
     TrainConfig,
 )
-from oct_jax.runs.paths import find_run
+from oct_jax.runs.paths import find_run, latest_stage
 from oct_jax.types import UserError
 
 _DATA_USAGE = """Usage: python -m oct_jax.data audit ROOT [key=value ...]
@@ -38,7 +39,7 @@ prepare  build a data set's records, or its training cache, to be read fast ever
 
 def train(words: list[str]) -> None:
     """Trains one stage: `stage=frozen`, then `stage=finetune`."""
-    parse(TrainConfig, words, {})
+    _check_places(parse(TrainConfig, words, {}))
     from oct_jax.commands.train import train_stage
     from oct_jax.runs.folder import read_settings
     from oct_jax.runs.processes import is_writer, join_processes
@@ -129,6 +130,18 @@ def as_settings(words: Sequence[str]) -> list[str]:
     if "--write-manifest" in settings:
         settings[settings.index("--write-manifest")] = "write_manifest=manifest.csv"
     return [word.replace("--write-manifest=", "write_manifest=", 1) for word in settings]
+
+
+def _check_places(config: TrainConfig) -> None:
+    """Names what is not there before JAX is imported; what is there is checked later."""
+    if config.stage == "finetune":
+        latest_stage(Path(config.run))
+        return
+    places = {"data": None if config.data == "phantom" else config.data}
+    places["manifest"] = config.manifest
+    for name, place in places.items():
+        if place is not None and not os.path.lexists(place):
+            raise UserError(f"{name}={place}: no such file or folder")
 
 
 def _check_scans(words: Sequence[str]) -> None:
