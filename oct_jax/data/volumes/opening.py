@@ -7,18 +7,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 from oct_jax.data.readers import UnreadableScan
+from oct_jax.data.volumes.dicom import MAGIC as DICOM
+from oct_jax.data.volumes.dicom import open_dicom
+from oct_jax.data.volumes.heidelberg_e2e import MAGICS as E2E
+from oct_jax.data.volumes.heidelberg_e2e import open_e2e
 from oct_jax.data.volumes.heidelberg_vol import MAGIC as VOL
 from oct_jax.data.volumes.heidelberg_vol import open_vol
 from oct_jax.data.volumes.heyex_xml import is_heyex_xml, open_heyex_xml
 from oct_jax.data.volumes.stacks import has_pages, numbered_pictures, open_numbered, open_pages
+from oct_jax.data.volumes.topcon import MAGIC as TOPCON
+from oct_jax.data.volumes.topcon import open_topcon
 from oct_jax.data.volumes.volume import Volume
+from oct_jax.data.volumes.zeiss import is_cube, open_cube
 from oct_jax.paths import expand_home
 from oct_jax.types import UserError
 
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_ONE_PICTURE = (".jpeg", ".jpg", ".png", ".bmp")
+"""Endings that are not looked into where a folder is searched: there may be 100,000 of them."""
 _EXPECTED = (
-    "not a volume: a HEYEX XML export, a Heidelberg .vol file, a TIFF of several pages, or a folder"
-    " of numbered pictures"
+    "not a volume: a HEYEX XML export, a Heidelberg .vol or .e2e, Topcon .fda or .fds, Zeiss .img"
+    " or DICOM file, a TIFF of several pages, or a folder of numbered pictures"
 )
 Opener = Callable[[Path], tuple[Volume, ...]]
 
@@ -70,7 +79,7 @@ def holds_volumes(folder: Path) -> list[Path]:
             continue
         if path.is_dir():
             found += holds_volumes(path)
-        elif _file_opener(path) is not None:
+        elif path.suffix.casefold() not in _ONE_PICTURE and _file_opener(path) is not None:
             found.append(path)
     return found
 
@@ -87,6 +96,14 @@ def _file_opener(path: Path) -> Opener | None:
     start = _first_bytes(path)
     if start.startswith(VOL):
         return open_vol
+    if start.startswith(E2E):
+        return open_e2e
+    if start.startswith(TOPCON):
+        return open_topcon
+    if start[128:] == DICOM:
+        return open_dicom
+    if is_cube(path):
+        return open_cube
     if start.startswith(_TIFF):
         return open_pages if has_pages(path) else None
     return open_heyex_xml if is_heyex_xml(path) else None
