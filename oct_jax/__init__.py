@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from oct_jax.data.scans import Reader, Scans, from_arrays
     from oct_jax.data.strengths import Augment
     from oct_jax.metrics.summary import Estimate, Summary, summarise
+    from oct_jax.model.backbones import load_backbone
     from oct_jax.prediction import Decision, Prediction
     from oct_jax.runs.load import load
     from oct_jax.task import KERMANY, ClassInfo, Task, named_task
@@ -43,6 +44,7 @@ __all__ = [
     "classifier_of",
     "from_arrays",
     "load",
+    "load_backbone",
     "named_task",
     "open_folder",
     "summarise",
@@ -50,6 +52,7 @@ __all__ = [
 
 # Imported at first use: `import oct_jax` must cost nothing, and JAX takes a second.
 _HOMES = {
+    "load_backbone": "oct_jax.model.backbones",
     "KERMANY": "oct_jax.task",
     "Adapted": "oct_jax.adaptation",
     "Augment": "oct_jax.data.strengths",

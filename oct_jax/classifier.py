@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias, overload
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +25,21 @@ from oct_jax.data.preprocess import (
     resize_scan,
     to_scan_coordinates,
 )
+from oct_jax.data.scans import Scans
 from oct_jax.decision.calibration import softmax
 from oct_jax.decision.rule import DecisionRule, Decisions, decide
 from oct_jax.explain.drawing import overlay
 from oct_jax.explain.gradcam import METHODS, PREDICTED, Method, explain_all, make_explain
 from oct_jax.model.fold import fold
 from oct_jax.model.grid import measure_grid
-from oct_jax.model.inference import BATCH_SIZES, Outputs, apply_model, make_forward, predict_all
+from oct_jax.model.inference import (
+    BATCH_SIZES,
+    Outputs,
+    apply_model,
+    make_forward,
+    predict_all,
+    predict_source,
+)
 from oct_jax.model.mobilenet_v3 import NNXModel
 from oct_jax.model.pooled import PooledModel
 from oct_jax.model.protocol import Model, ModelConfig, Variables, build
@@ -41,6 +49,9 @@ from oct_jax.prediction import Decision, Prediction, prediction_card, scan_pixel
 from oct_jax.provenance import NO_PROVENANCE, Provenance
 from oct_jax.task import KERMANY, Task
 from oct_jax.types import UserError
+
+if TYPE_CHECKING:
+    from oct_jax.metrics.summary import Summary
 
 # Free in its sizes: a sequence may hold scans of several, so no item may bind them for the others.
 Scan: TypeAlias = str | os.PathLike[str] | Image.Image | UInt8[np.ndarray | Array, "_height _width"]
@@ -202,6 +213,40 @@ class Classifier:
         batches = (np.stack([self._prepare(scan) for scan in chunk]) for chunk in chunks)
         predictions = self._predictions(predict_all(forward, self.variables, batches), several)
         return predictions if is_several else predictions[0]
+
+    def evaluate(
+        self, scans: Scans, *, resamples: int = 1000, seed: int = 0, threads: int = 4
+    ) -> Summary:
+        """Metrics on labelled scans, with intervals over patients; see `summarise`.
+
+        Args:
+          scans: of patients that the classifier was not trained on, of its task; at least one.
+          resamples: draws of patients.
+          seed: of these draws.
+          threads: that read and resize scans.
+
+        Raises:
+          UserError: scans of another task, without labels, or that cannot be read.
+        """
+        if scans.task.classes != self.task.classes:
+            raise UserError(
+                f"scans of task {scans.task.name} ({', '.join(scans.task.classes)}), a classifier"
+                f" of {self.task.name} ({', '.join(self.task.classes)})"
+            )
+        from oct_jax.metrics.summary import summarise  # imports scikit-learn
+
+        outputs = predict_source(
+            self.model, self.variables, scans, self.preprocess, threads=threads
+        )
+        logits, heat = np.asarray(outputs.logits), self.rule.temperature if self.rule else 1.0
+        return summarise(
+            softmax(logits, heat),
+            scans.labels,
+            scans.patients,
+            self.task,
+            resamples=resamples,
+            seed=seed,
+        )
 
     @overload
     def explain(

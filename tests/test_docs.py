@@ -26,6 +26,7 @@ PAGES = sorted(
     if "build" not in path.parts
 )
 NOTEBOOK = ROOT / "docs/tutorial.ipynb"
+RECIPES = ROOT / "docs/how-to/library.md"
 CONFIGS = {
     ("train",): configs.TrainConfig,
     ("evaluate",): configs.EvaluateConfig,
@@ -230,12 +231,16 @@ def desk(tmp_path_factory) -> Path:
     return folder
 
 
+def blocks_of(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
 def blocks() -> list:
     found = []
     for page in PAGES:
-        for number, code in enumerate(
-            re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-        ):
+        if page == RECIPES:
+            continue
+        for number, code in enumerate(blocks_of(page)):
             name = f"{page.relative_to(ROOT)}-{number}"
             found.append(pytest.param(code, id=name))
     return found
@@ -247,6 +252,24 @@ def test_python_runs(code, desk, monkeypatch, capsys):
     if not code.startswith("# needs "):
         monkeypatch.chdir(desk)
         exec(compiled, {})
+
+
+def test_the_recipes_of_the_library_run_in_their_order(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for number, code in enumerate(blocks_of(RECIPES)):
+        exec(compile(code, f"{RECIPES.name}, block {number}", "exec"), names)
+    assert [path.name for path in tmp_path.iterdir()] == ["layers.safetensors"]
+    decision = names["calibrated"].predict(names["images"][0]).decision
+    assert decision.referral is not None
+    assert names["decided"].probabilities.shape == (48, 3)
+
+
+def test_the_whole_way_takes_thirty_lines():
+    code = blocks_of(RECIPES)[0]
+    assert len(code.splitlines()) <= 30
+    for step in ("callbacks=", "evaluate(", "explain(", ".save(", "load(", "frozen(", "finetune("):
+        assert step in code
 
 
 # --- the tutorial --------------------------------------------------------------------------------

@@ -54,6 +54,10 @@ class Summary:
     def __getitem__(self, name: str) -> Estimate:
         return self.estimates[name]
 
+    def __str__(self) -> str:
+        head = f"{self.scans} scans of {self.patients} patients; 95 % intervals over patients"
+        return "\n".join([head, *(f"  {name}: {value}" for name, value in self.estimates.items())])
+
 
 def summarise(
     probabilities: Float[np.ndarray, "_scans _classes"],

@@ -53,13 +53,20 @@ def config_class(name: str) -> Any:
 
 
 def load_backbone(
-    name: str, spec: str, *, num_classes: int, seed: int, variant: Variant, width: float
+    name: str = DEFAULT,
+    weights: str = "random",
+    *,
+    num_classes: int = 4,
+    seed: int = 0,
+    variant: Variant = "large",
+    width: float = 1.0,
 ) -> Pretrained:
     """First variables of a backbone.
 
     Args:
       name: of the backbone, as for `config_class`.
-      spec: what `weights=` says; what it may be is the backbone's to say.
+      weights: `random`, the path of a file, or a publisher's name: for MobileNetV3 as for
+        `oct_jax.model.weights.load_weights`, for the others see docs/backbones.md.
       num_classes: length of the logits.
       seed: of whatever is fresh.
       variant: of random MobileNetV3.
@@ -70,9 +77,9 @@ def load_backbone(
     """
     if name == DEFAULT:
         pretrained = load_weights(
-            spec, num_classes=num_classes, seed=seed, variant=variant, width=width
+            weights, num_classes=num_classes, seed=seed, variant=variant, width=width
         )
     else:
-        pretrained = config_class(name).load(spec, num_classes=num_classes, seed=seed)
-    check_variables(pretrained.variables, pretrained.source.get("path", f"weights={spec}"))
+        pretrained = config_class(name).load(weights, num_classes=num_classes, seed=seed)
+    check_variables(pretrained.variables, pretrained.source.get("path", f"weights={weights}"))
     return pretrained

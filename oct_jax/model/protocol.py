@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from oct_jax.arrays import FeatureMap, Images, Logits
-from oct_jax.types import UserError
+from oct_jax.data.preprocess import Preprocess
+from oct_jax.types import Resize, UserError
 
 Tree: TypeAlias = dict[str, Any]
 _VARIANCES = ("var", "moving_variance")
@@ -177,6 +178,10 @@ class Pretrained:
     std: tuple[float, ...]
     source: dict[str, Any]
     note: str
+
+    def preprocess(self, *, size: int = 224, resize: Resize = "retina") -> Preprocess:
+        """From a scan to the input that these variables want; see `Preprocess`."""
+        return Preprocess(size=size, resize=resize, mean=self.mean, std=self.std)
 
 
 @functools.lru_cache(maxsize=32)
