@@ -19,18 +19,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from folds import same_words, share_frozen, test_run, train_finetune, train_frozen
+from folds import Fold, calibrated, read_stage, same_words, scans_of, store_test, train_stage
 from rich.console import Console
 from scipy.stats import rankdata
 
-from oct_jax import KERMANY, UserError
+from oct_jax import KERMANY, UserError, load_backbone
 from oct_jax.commands import entry as command
 from oct_jax.commands.parsing import split_words
 from oct_jax.data.kermany import list_scans
-from oct_jax.data.manifest import Record, write_manifest
+from oct_jax.data.manifest import Record
 from oct_jax.data.split import grouped_folds
 from oct_jax.files import write_json
 from oct_jax.metrics.classification import bootstrap
+from oct_jax.train.settings import StageName, StageSettings
+from oct_jax.types import Resize
 
 PUBLISHED = {"CNV": 37205, "DME": 11348, "DRUSEN": 8616, "NORMAL": 26315}
 """Training scans of the release on Kaggle and of version 2 on Mendeley."""
@@ -53,6 +55,7 @@ class Arm:
       both: settings of both stages.
       frozen: of the frozen stage.
       finetune: of the finetune stage; None: there is none.
+      resize: how scans are made square.
       share: of the training patients.
       thinned: whether the training scans are thinned to `PUBLISHED`'s proportions.
     """
@@ -62,6 +65,7 @@ class Arm:
     both: Mapping[str, str] = field(default_factory=dict)
     frozen: Mapping[str, str] = field(default_factory=dict)
     finetune: Mapping[str, str] | None = field(default_factory=dict)
+    resize: Resize = "retina"
     share: float = 1.0
     thinned: bool = False
 
@@ -132,15 +136,16 @@ COMPARISONS = (
     Comparison(
         "BatchNorm's statistics in the second stage",
         "not updated, the default",
-        (BASELINE, Arm("batchnorm", "updated", finetune={"batchnorm": "update"})),
+        (BASELINE, Arm("batchnorm", "updated", finetune={"update_statistics": "true"})),
     ),
     Comparison(
         "How scans are made square",
-        "squash, the default",
+        "retina, the default",
         (
             BASELINE,
-            Arm("letterbox", "letterbox", frozen={"resize": "letterbox"}),
-            Arm("crop", "crop", frozen={"resize": "crop"}),
+            Arm("squash", "squash", resize="squash"),
+            Arm("letterbox", "letterbox", resize="letterbox"),
+            Arm("crop", "crop", resize="crop"),
         ),
     ),
     Comparison(
@@ -214,26 +219,34 @@ def read_words(words: Sequence[str]) -> dict[str, str]:
     return given
 
 
-def settings_of(arm: Arm, given: Mapping[str, str], steps: float = 1.0) -> dict[str, list[str]]:
-    """The words of each stage that an arm trains.
+def settings_of(
+    arm: Arm, given: Mapping[str, str], steps: float = 1.0
+) -> dict[StageName, StageSettings]:
+    """The settings of each stage that an arm trains.
 
     Args:
       arm: the arm.
       given: the settings of the experiment.
       steps: how many times the epochs are multiplied.
     """
-    base = {
-        "frozen": {"epochs": given["frozen_epochs"], "image_size": given["image_size"]},
+    base: dict[StageName, dict[str, str]] = {
+        "frozen": {"epochs": given["frozen_epochs"]},
         "finetune": {"epochs": given["epochs"], "learning_rate": given["learning_rate"]},
     }
-    own = {"frozen": arm.frozen, "finetune": arm.finetune}
-    words = {}
-    for stage, stage_settings in own.items():
-        if stage_settings is not None:
+    own: dict[StageName, Mapping[str, str] | None] = {
+        "frozen": arm.frozen,
+        "finetune": arm.finetune,
+    }
+    settings = {}
+    for stage, values in own.items():
+        if values is not None:
             longer = {"epochs": str(max(1, round(int(base[stage]["epochs"]) * steps)))}
-            settings = base[stage] | longer | dict(arm.both) | dict(stage_settings)
-            words[stage] = [f"{name}={value}" for name, value in settings.items()]
-    return words
+            settings[stage] = read_stage(
+                stage,
+                base[stage] | longer | dict(arm.both) | dict(values),
+                seed=int(given["seed"]),
+            )
+    return settings
 
 
 def run_arm(
@@ -242,37 +255,26 @@ def run_arm(
     """Trains an arm on a fold and stores what it says of the test scans, unless that is there."""
     if (folder / f"{arm.name}.npz").exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    scans = training_scans(arm, fold)
-    steps = sum(one.split == "train" for one in fold) / sum(one.split == "train" for one in scans)
-    words = settings_of(arm, given, steps)
-    first = frozen_arm(arm, given)
+    kept = training_scans(arm, fold)
+    steps = sum(one.split == "train" for one in fold) / sum(one.split == "train" for one in kept)
+    stages, first = settings_of(arm, given, steps), frozen_arm(arm, given)
     console.print(f"{folder}: {arm.name}, frozen stage of {first.name}", markup=False)
-    manifest = folder / f"{first.name}.csv"
-    if not manifest.exists():
-        write_manifest(scans, manifest)
-    frozen = folder / f"{first.name}-frozen"
-    train_frozen(
-        frozen,
-        manifest,
-        root=Path(given["data"]).expanduser(),
-        weights=given["weights"],
-        seed=int(given["seed"]),
-        words=words["frozen"],
-        console=console,
-    )
-    run = folder / arm.name
-    share_frozen(frozen, run)
-    if "finetune" in words:
-        train_finetune(run, words["finetune"], console)
-    test_run(run, folder / f"{arm.name}.npz")
+    start = load_backbone(weights=given["weights"], seed=int(given["seed"]))
+    preprocess = start.preprocess(size=int(given["image_size"]), resize=arm.resize)
+    shared = Fold(scans_of(kept, Path(given["data"]).expanduser()), start, preprocess)
+    variables = start.variables
+    for stage, settings in stages.items():
+        checkpoints = folder / f"{(first if stage == 'frozen' else arm).name}-{stage}"
+        variables = train_stage(shared, variables, settings, checkpoints, console)
+    classifier = calibrated(shared, variables, list(stages.values())[-1])
+    store_test(classifier, shared.scans, folder / f"{arm.name}.npz")
 
 
 def frozen_arm(arm: Arm, given: Mapping[str, str]) -> Arm:
     """The first arm that has the same frozen stage."""
 
     def frozen(other: Arm) -> tuple[Any, ...]:
-        return settings_of(other, given)["frozen"], other.share, other.thinned
+        return settings_of(other, given)["frozen"], other.resize, other.share, other.thinned
 
     return next(other for other in ARMS.values() if frozen(other) == frozen(arm))
 

@@ -3,10 +3,10 @@
     python experiments/crossvalidate.py data=ROOT weights=FILE out=runs/cv folds=5 seeds=0 \
         frozen.epochs=30 finetune.learning_rate=1e-3 finetune.epochs=16
 
-For each seed and fold it writes a manifest whose test split is the fold, trains both stages on it
-as `just train` does, and predicts the fold with its calibration. Words with `frozen.` or
-`finetune.` are settings of that stage. Run again with the same words, it goes on where it was
-stopped. The figures are
+For each seed and fold it trains both stages on the split whose test scans are the fold, with the
+library's defaults, and predicts the fold with its calibration. Words with `frozen.` or `finetune.`
+are settings of that stage (fields of `StageSettings`). Run again with the same words, it goes on
+where it was stopped. The figures are
 over the predictions of all folds together, which come from as many models; intervals draw patients.
 """
 
@@ -17,13 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from folds import same_words, stage_words, test_run, train_finetune, train_frozen
+from folds import (
+    Fold,
+    calibrated,
+    read_stage,
+    same_words,
+    scans_of,
+    stage_values,
+    store_test,
+    train_stage,
+)
 from rich.console import Console
 
+from oct_jax import UserError, load_backbone
 from oct_jax.commands import entry as command
 from oct_jax.commands.parsing import split_words
 from oct_jax.data.kermany import list_scans
-from oct_jax.data.manifest import write_manifest
 from oct_jax.data.split import grouped_folds
 from oct_jax.decision.calibration import (
     brier_score,
@@ -33,7 +42,7 @@ from oct_jax.decision.calibration import (
 from oct_jax.files import write_json
 from oct_jax.metrics.classification import bootstrap, confusion, figures
 from oct_jax.task import KERMANY
-from oct_jax.types import UserError
+from oct_jax.train.settings import STAGES
 
 
 def main(words: list[str]) -> None:
@@ -41,7 +50,7 @@ def main(words: list[str]) -> None:
     given = read_words(words)
     out, root = Path(given["out"]), Path(given["data"]).expanduser()
     seeds = [int(seed) for seed in given["seeds"].split(",")]
-    stages = stage_words(given)
+    values = stage_values(given)
     console = Console(soft_wrap=True, highlight=False)
     out.mkdir(parents=True, exist_ok=True)
     same_words(out / "words.json", {n: v for n, v in given.items() if n != "resamples"})
@@ -51,19 +60,14 @@ def main(words: list[str]) -> None:
         for number, fold in enumerate(grouped_folds(records, int(given["folds"]), seed=seed)):
             folder = out / f"seed{seed}-fold{number}"
             if not (folder / "fold.npz").exists():
-                folder.mkdir(parents=True, exist_ok=True)
-                write_manifest(fold, folder / "fold.csv")
-                train_frozen(
-                    folder / "run",
-                    folder / "fold.csv",
-                    root=root,
-                    weights=given["weights"],
-                    seed=seed,
-                    words=stages["frozen"],
-                    console=console,
-                )
-                train_finetune(folder / "run", stages["finetune"], console)
-                test_run(folder / "run", folder / "fold.npz")
+                start = load_backbone(weights=given["weights"], seed=seed)
+                shared = Fold(scans_of(fold, root), start, start.preprocess())
+                variables = start.variables
+                for stage in STAGES:
+                    settings = read_stage(stage, values[stage], seed=seed)
+                    variables = train_stage(shared, variables, settings, folder / stage, console)
+                classifier = calibrated(shared, variables, settings)
+                store_test(classifier, shared.scans, folder / "fold.npz")
             rows.append(dict(np.load(folder / "fold.npz")) | {"seed": seed, "fold": number})
             console.print(f"{folder}: accuracy {fold_accuracy(rows[-1]):.4f}")
     found = summarize_folds(rows, int(given["resamples"]))

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 
 from oct_jax import KERMANY
-from oct_jax.commands.parsing import parse
-from oct_jax.commands.settings import TrainConfig
 from oct_jax.data.phantom import phantom_scans
 from oct_jax.metrics.classification import figures
 
@@ -36,18 +34,19 @@ def test_every_arm_is_understood_and_differs_from_the_first_of_its_comparison(ab
     for comparison in ablations.COMPARISONS:
         told = []
         for arm in comparison.arms:
-            words = ablations.settings_of(arm, given)
-            for stage, settings in words.items():
-                parse(TrainConfig, [f"stage={stage}", *settings], {})
-            told.append((words, arm.share, arm.thinned))
+            stages = ablations.settings_of(arm, given)
+            assert all(settings.stage == stage for stage, settings in stages.items())
+            told.append((stages, arm.resize, arm.share, arm.thinned))
         assert all(told.count(one) == 1 for one in told), comparison.title
 
 
 def test_fewer_scans_make_as_many_steps(ablations):
     given = ablations.read_words(["data=x", "weights=y", "epochs=8", "frozen_epochs=20"])
-    words = ablations.settings_of(ablations.ARMS["share-25"], given, steps=4.0)
-    assert "epochs=32" in words["finetune"]
-    assert "epochs=80" in words["frozen"]
+    stages = ablations.settings_of(ablations.ARMS["share-25"], given, steps=4.0)
+    assert {stage: settings.epochs for stage, settings in stages.items()} == {
+        "frozen": 80,
+        "finetune": 32,
+    }
 
 
 @pytest.mark.parametrize("name", ["imbalanced", "share-75", "share-25"])
