@@ -126,7 +126,7 @@ class Task:
         return tuple(info.meaning for info in self.infos)
 
     def index(self, name: str) -> int:
-        """Position of a class.
+        """Position of the class `name`.
 
         Raises:
           UserError: no class of that name; the line lists the names.
@@ -136,11 +136,11 @@ class Task:
         return self.classes.index(name)
 
     def tier_of(self, name: str) -> Tier | None:
-        """Referral tier of a class; UserError as for `index`."""
+        """Referral tier of the class `name`; UserError as for `index`."""
         return self.tiers[self.index(name)]
 
     def penalty(self, true: Tier, predicted: Tier) -> float:
-        """Cost of taking a class of the first tier for another class, of the second tier."""
+        """Cost of taking a class of tier `true` for another class, of tier `predicted`; above 0."""
         costs = {(first, second): cost for first, second, cost in self.penalties}
         return costs.get((true, predicted), SAME_TIER_PENALTY)
 
@@ -369,7 +369,7 @@ BUILT_IN: dict[str, Task] = {
 
 
 def named_task(spec: str) -> Task:
-    """The built-in task of a name, or the one in a TOML file.
+    """The built-in task of the name `spec`, or the one in a TOML file of that name.
 
     Raises:
       UserError: neither; or `folders`, which only a folder of scans can answer.

@@ -23,10 +23,10 @@ def open_data(
     data: str,
     *,
     task: Task | None = KERMANY,
-    manifest: Path | None,
-    on_bad_scan: Literal["refuse", "skip"],
-    seed: int,
-    phantom_patients: int,
+    manifest: Path | None = None,
+    on_bad_scan: Literal["refuse", "skip"] = "refuse",
+    seed: int = 0,
+    phantom_patients: int = 240,
     progress: Callable[[int, int], None] | None = None,
 ) -> Scans:
     """Opens a data set.

@@ -42,11 +42,11 @@ class Reader(ABC):
         """Scan `row` at its full size, uint8 grey of shape (height, width)."""
 
     def read_resized(self, row: int, preprocess: Preprocess) -> UInt8[np.ndarray, "size size"]:
-        """Scan `row` as `resize_scan` makes it."""
+        """Scan `row` as `resize_scan` makes it for `preprocess`, uint8."""
         return resize_scan(self.read(row), preprocess)
 
     def check(self, preprocess: Preprocess) -> None:
-        """Raises UserError where scans were resized already, in another way than asked for."""
+        """Raises UserError where scans were resized already, in another way than `preprocess`'s."""
         return None
 
     def lesion(self, row: int) -> Bool[np.ndarray, "height width"] | None:
@@ -156,7 +156,7 @@ class Scans:
         return self.reader.read(self.rows[index])
 
     def read_resized(self, index: int, preprocess: Preprocess) -> UInt8[np.ndarray, "size size"]:
-        """Scan `index` as `resize_scan` makes it."""
+        """Scan `index` as `resize_scan` makes it for `preprocess`, uint8."""
         return self.reader.read_resized(self.rows[index], preprocess)
 
     def lesion(self, index: int) -> Bool[np.ndarray, "height width"] | None:
@@ -164,11 +164,11 @@ class Scans:
         return self.reader.lesion(self.rows[index])
 
     def select(self, split: str) -> Scans:
-        """The scans of one split, in the same order."""
+        """The scans of a `split`, one of `oct_jax.types.SPLITS`, in the same order."""
         return self.take([i for i, record in enumerate(self.records) if record.split == split])
 
     def take(self, indices: Iterable[int]) -> Scans:
-        """The scans of these indices, in this order."""
+        """The scans of these `indices`, in this order."""
         chosen = [int(index) for index in indices]
         return replace(
             self,
@@ -177,7 +177,7 @@ class Scans:
         )
 
     def with_records(self, records: Sequence[Record]) -> Scans:
-        """These scans, by their paths, in this order and with this label, patient and split.
+        """The scans of these `records`, by path, in their order, with their labels and splits.
 
         Raises:
           UserError: a path that is not among them.
@@ -190,7 +190,12 @@ class Scans:
         return replace(chosen, records=tuple(records))
 
     def split_by_patient(self, *, fractions: Fractions = DEFAULT_FRACTIONS, seed: int = 0) -> Scans:
-        """The same scans in splits of our own, which part no patient; see `split_records`."""
+        """The same scans in splits of our own, which part no patient; see `split_records`.
+
+        Args:
+          fractions: of the scans in each split.
+          seed: of the draw; the same seed gives the same split.
+        """
         return self.with_records(split_records(self.records, fractions=fractions, seed=seed))
 
 

@@ -56,3 +56,15 @@ class Augment:
             if not (0 <= value < highest if open_end else 0 <= value <= highest):
                 words = f"at least 0 and below {highest}" if open_end else f"from 0 to {highest}"
                 raise UserError(f"{field.name}={value}: must be {words}")
+
+
+def _attributes() -> str:
+    """The fields as a section of the docstring, from their own descriptions."""
+    lines = [
+        f"      {field.name}: {field.metadata['doc']}; 0 to {field.metadata['highest']}"
+        for field in dataclasses.fields(Augment)
+    ]
+    return "\n".join(["    Attributes:", *lines, ""])
+
+
+Augment.__doc__ = (Augment.__doc__ or "").replace("    Raises:", f"{_attributes()}\n    Raises:")

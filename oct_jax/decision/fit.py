@@ -38,6 +38,8 @@ SHUFFLED_SCANS = 1000
 """At most so many calibration scans are shuffled."""
 _FEWEST = 8
 
+_DEFAULT_AUGMENT = Augment()
+
 
 def fit_on_scans(
     model: Model,
@@ -46,9 +48,9 @@ def fit_on_scans(
     *,
     train: Scans,
     calibration: Scans,
-    augment: Augment,
-    data: str,
-    threads: int,
+    augment: Augment = _DEFAULT_AUGMENT,
+    data: str = "",
+    threads: int = 4,
     task: Task = KERMANY,
 ) -> DecisionRule:
     """The rule of a freshly trained model.

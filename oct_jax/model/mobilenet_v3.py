@@ -116,7 +116,7 @@ class MobileNetV3Config:
         return NNXModel(self, shapes, backbone, head)
 
     def fold(self, variables: Variables) -> "tuple[Variables, MobileNetV3Config]":
-        """The same function without BatchNorm; `stats` is left without a leaf."""
+        """The same function of `variables` without BatchNorm; `stats` is left without a leaf."""
         if self.folded:
             return variables, self
         params = variables.params | {

@@ -47,16 +47,37 @@ class PooledModel:
     def backbone(
         self, params: Tree, stats: Tree, images: Images, *, train: bool
     ) -> tuple[FeatureMap, Tree]:
-        """The last feature map of normalised images, and the statistics after them."""
+        """The last feature map of normalised images, and the statistics after them.
+
+        Args:
+          params: of the backbone alone, as `backbone_shapes` names them.
+          stats: its BatchNorm statistics.
+          images: float32 (batch, height, width, channels).
+          train: whether BatchNorm uses the batch's statistics and returns moved ones.
+
+        Returns:
+          The feature map (batch, rows, columns, features), and the statistics.
+        """
         raise NotImplementedError
 
     def fresh(self, path: str, shape: tuple[int, ...], seed: int) -> Array:
-        """One fresh parameter or statistic; `path` is e.g. `backbone/stem/kernel`."""
+        """One fresh parameter or statistic, a function of the three.
+
+        Args:
+          path: e.g. `backbone/stem/kernel`.
+          shape: of the leaf.
+          seed: of the draw.
+        """
         return initial(path, shape, seed)
 
     @classmethod
     def load(cls, spec: str, *, num_classes: int, seed: int) -> Pretrained:
         """First variables of this backbone.
+
+        Args:
+          spec: what `weights=` says; `random` alone, unless a subclass reads files.
+          num_classes: length of the logits.
+          seed: of whatever is fresh.
 
         Raises:
           UserError: there are none of this name.
@@ -68,7 +89,7 @@ class PooledModel:
         return cls(num_classes=num_classes).random(seed)
 
     def random(self, seed: int) -> Pretrained:
-        """Fresh variables."""
+        """Fresh variables, the same for the same `seed`, and this model."""
         note = f"{type(self).__name__}, every parameter fresh from seed {seed}"
         source = {"name": "random", "seed": seed}
         return Pretrained(self.init(seed), self, self.mean, self.std, source, note)
@@ -86,7 +107,7 @@ class PooledModel:
         return self
 
     def fold(self, variables: Variables) -> "tuple[Variables, PooledModel]":
-        """As given: `train=False` is the form that inference runs."""
+        """`variables` and model as given: `train=False` is the form that inference runs."""
         return variables, self
 
     @property
@@ -95,13 +116,13 @@ class PooledModel:
         return _shapes(self)
 
     def features_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """(rows, columns, features) of the feature map of one image."""
+        """(rows, columns, features) of the map of an image of `height` and `width` pixels."""
         images = jax.ShapeDtypeStruct((1, height, width, len(self.mean)), jnp.float32)
         _, rows, columns, features = _features(self, *_backbone_shapes(self), images).shape
         return rows, columns, features
 
     def init(self, seed: int) -> Variables:
-        """Fresh variables, the same for the same seed."""
+        """Fresh variables, the same for the same `seed`."""
         return jax.tree_util.tree_map_with_path(
             lambda path, leaf: self.fresh(path_name(path[1:]), leaf.shape, seed), self.shapes
         )
@@ -109,13 +130,19 @@ class PooledModel:
     def features(
         self, variables: Variables, images: Images, *, train: bool
     ) -> tuple[FeatureMap, Tree]:
-        """The last feature map and the statistics after it; see `Model.features`."""
+        """The last feature map and the statistics after it; see `Model.features`.
+
+        Args:
+          variables: of this model.
+          images: float32 (batch, height, width, channels), normalised.
+          train: as for `backbone`.
+        """
         params, stats = variables.params["backbone"], variables.stats["backbone"]
         feature_map, moved = self.backbone(params, stats, images, train=train)
         return feature_map, {"backbone": moved} if train else variables.stats
 
     def pool(self, features: FeatureMap) -> FeatureMap:
-        """Global average pooling, which changes nothing when done twice."""
+        """Global average pooling of `features`, which changes nothing when done twice."""
         return global_average_pool(features.astype(jnp.float32))
 
     def head(
@@ -125,7 +152,13 @@ class PooledModel:
         *,
         dropout_key: PRNGKeyArray | None = None,
     ) -> Logits:
-        """Float32 logits; see `Model.head`."""
+        """Float32 logits (batch, classes); see `Model.head`.
+
+        Args:
+          variables: of this model.
+          features: (batch, rows, columns, features), or pooled already.
+          dropout_key: drops pooled features where it is given.
+        """
         x = self.pool(features)[:, 0, 0]
         if dropout_key is not None:
             x = dropout(dropout_key, x, self.dropout)

@@ -140,7 +140,7 @@ class ModelConfig(Protocol):
         ...
 
     def fold(self, variables: Variables) -> "tuple[Variables, ModelConfig]":
-        """Variables and config of the form that inference runs; of such a form, both as given."""
+        """`variables` and config of the form that inference runs; of such a form, both as given."""
         ...
 
     def __hash__(self) -> int: ...
@@ -180,7 +180,12 @@ class Pretrained:
     note: str
 
     def preprocess(self, *, size: int = 224, resize: Resize = "retina") -> Preprocess:
-        """From a scan to the input that these variables want; see `Preprocess`."""
+        """From a scan to the input that these variables want.
+
+        Args:
+          size: side of the input, pixels.
+          resize: how a scan is made square; see `Preprocess`.
+        """
         return Preprocess(size=size, resize=resize, mean=self.mean, std=self.std)
 
 

@@ -69,10 +69,10 @@ class Callback:
         """
 
     def on_step(self, report: StepReport) -> None:
-        """Every ten steps, and at the end of an epoch."""
+        """Every ten steps, and at the end of an epoch; `report` says how the epoch stands."""
 
     def on_epoch(self, metrics: EpochMetrics) -> bool | None:
-        """After an epoch was validated and saved; True ends the stage here."""
+        """After an epoch was validated and saved, with its `metrics`; True ends the stage here."""
 
     def on_message(self, line: str) -> None:
-        """Something that a person should know, in a line."""
+        """Something that a person should know, in one `line`."""

@@ -32,21 +32,34 @@ class Checkpoints(Protocol):
     """Where a stage keeps what it needs to resume, and its best variables."""
 
     def restore_last(self, state: TrainState, batches: grain.DatasetIterator) -> Restored | None:
-        """The newest saved state; None where there is none. Sets the position of `batches`."""
+        """The newest saved state, in the form of `state`; None where there is none.
+
+        Sets the position of `batches`.
+        """
         ...
 
     def save_last(
         self, step: int, state: TrainState, batches: grain.DatasetIterator, meta: dict[str, Any]
     ) -> None:
-        """Saves all that a resumed stage needs."""
+        """Saves all that a resumed stage needs.
+
+        Args:
+          step: finished steps of the stage.
+          state: after that step; read before this returns, for its buffers are donated.
+          batches: whose position is that of the next batch.
+          meta: JSON values.
+        """
         ...
 
     def save_best(self, step: int, variables: Variables, meta: dict[str, Any]) -> None:
-        """Saves variables that replace the best so far; returns when they are saved."""
+        """Saves `variables` that replace the best so far, with JSON values `meta`.
+
+        Returns when they are saved; `step` is the number of finished steps.
+        """
         ...
 
     def restore_best(self, shapes: Variables) -> tuple[Variables, dict[str, Any]]:
-        """The best variables as NumPy arrays, and what was saved with them."""
+        """The best variables, of these `shapes`, as NumPy arrays, and what was saved with them."""
         ...
 
 

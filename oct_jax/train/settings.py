@@ -96,17 +96,31 @@ class StageSettings:
             raise UserError("update_statistics: a frozen backbone keeps its statistics")
 
     def replace(self, **changes: Any) -> StageSettings:
-        """These settings with some changed."""
+        """These settings with some `changes`, by name.
+
+        Raises:
+          UserError: settings that contradict each other.
+        """
         return dataclasses.replace(self, **changes)
 
 
 def frozen(*, epochs: int = 10, **settings: Any) -> StageSettings:
-    """The first stage: the head learns on features that are computed once."""
+    """The first stage: the head learns on features that are computed once.
+
+    Args:
+      epochs: passes over the training scans.
+      settings: other fields of `StageSettings`, by name.
+    """
     settings = {"cache_features": True} | settings
     return StageSettings(stage="frozen", epochs=epochs, **settings)
 
 
 def finetune(*, epochs: int = 15, **settings: Any) -> StageSettings:
-    """The second stage: end to end, at a learning rate that suits the number of steps."""
+    """The second stage: end to end, at a learning rate that suits the number of steps.
+
+    Args:
+      epochs: passes over the training scans.
+      settings: other fields of `StageSettings`, by name.
+    """
     settings = {"average_weights": True} | settings
     return StageSettings(stage="finetune", epochs=epochs, **settings)

@@ -82,7 +82,13 @@ def initial_state(
     optimizer: optax.GradientTransformation,
     precision: Precision = "float32",
 ) -> TrainState:
-    """The state before the first step, from pretrained or fresh variables, float32."""
+    """The state before the first step.
+
+    Args:
+      variables: pretrained or fresh, float32.
+      optimizer: whose moments it holds.
+      precision: compute type of the steps; with `float16` the loss is scaled.
+    """
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables.params,
