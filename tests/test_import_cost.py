@@ -72,3 +72,9 @@ print([name for name in sys.modules if name.startswith(unwanted)])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stdout + done.stderr
+
+
+def test_a_model_file_that_is_not_there_is_reported_before_anything_heavy_is_imported(tmp_path):
+    (tmp_path / "a.png").touch()
+    words = (str(tmp_path / "a.png"), f"model={tmp_path / 'none.safetensors'}")
+    assert imported_by("-m", "oct_jax.explain", *words, code=2).isdisjoint(HEAVY)

@@ -11,8 +11,7 @@ from oct_jax.adaptation import adapt as adapt_classifier
 from oct_jax.commands.settings import AdaptConfig
 from oct_jax.data.readers import UnreadableScan, read_scan
 from oct_jax.paths import expand_home
-from oct_jax.runs.load import load
-from oct_jax.runs.paths import latest_run
+from oct_jax.runs.source import find_source
 from oct_jax.types import UserError
 
 
@@ -27,7 +26,10 @@ def adapt(config: AdaptConfig, scans: Sequence[Path], console: Console) -> None:
     out = Path(expand_home(config.out))
     if out.exists():
         raise UserError(f"out={out}: exists; name another file")
-    classifier = load(latest_run() if config.run is None else config.run)
+    source = find_source(config.run, config.model)
+    if source.note:
+        console.print(source.note, markup=False)
+    classifier = source.load()
     readable = []
     for path in scans:
         try:

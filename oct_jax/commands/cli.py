@@ -25,6 +25,7 @@ from oct_jax.commands.settings import (
     TrainConfig,
 )
 from oct_jax.runs.paths import find_run, latest_stage
+from oct_jax.runs.source import find_source
 from oct_jax.types import UserError
 
 _DATA_USAGE = """Usage: python -m oct_jax.data audit ROOT [key=value ...]
@@ -84,10 +85,10 @@ def explain(words: list[str]) -> None:
     config = parse(ExplainConfig, [word for word in words if word not in scans], {})
     _check_scans(scans)
     found = find_tasks(scans, None if config.out is None else Path(config.out).expanduser())
-    find_run(config.run)
+    source = find_source(config.run, config.model)
     from oct_jax.commands.explain import explain
 
-    explain(found, config, make_console())
+    explain(found, source, config, make_console())
 
 
 def export(words: list[str]) -> None:

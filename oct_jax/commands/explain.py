@@ -17,7 +17,6 @@ from oct_jax.arrays import ScanArray
 from oct_jax.classifier import Classifier, Explanation
 from oct_jax.commands.scan_files import SUFFIX, Task, Tasks
 from oct_jax.commands.settings import ExplainConfig
-from oct_jax.data.manifest import read_manifest
 from oct_jax.data.preprocess import resize_scan, to_input_coordinates
 from oct_jax.data.readers import UnreadableScan, map_threads, read_scan
 from oct_jax.decision.calibration import softmax
@@ -28,9 +27,7 @@ from oct_jax.model.inference import BATCH_SIZES
 from oct_jax.prediction import SYNTHETIC_MODEL
 from oct_jax.reports.overlay import RESEARCH_USE, advice, certainty, encode_png, overlay, page
 from oct_jax.reports.picture import contact_sheet
-from oct_jax.runs.load import load
-from oct_jax.runs.paths import find_run
-from oct_jax.runs.verified import is_verified
+from oct_jax.runs.source import ModelSource
 from oct_jax.types import UserError
 
 EMPTY = "empty map: nothing in this scan speaks for the class"
@@ -46,37 +43,40 @@ _SHEET_LIMIT = 60
 
 @dataclass(frozen=True)
 class Trained:
-    """A run as `explain` uses it.
+    """A trained model as `explain` uses it.
 
     Attributes:
-      folder: of the run.
-      classifier: of its latest stage.
+      source: where it is.
+      classifier: the model.
       marks: cautions for every scan.
       hashes: SHA-256 of the files that the model was trained on.
     """
 
-    folder: Path
+    source: ModelSource
     classifier: Classifier
     marks: tuple[str, ...]
     hashes: frozenset[str]
 
 
-def explain(found: Tasks, config: ExplainConfig, console: Console) -> None:
+def explain(found: Tasks, source: ModelSource, config: ExplainConfig, console: Console) -> None:
     """Writes a page and a JSON file for every scan and every eye; see `ExplainConfig`.
 
     Args:
       found: the scans, as `find_tasks` gives them for `config.out`.
+      source: the model.
       config: the settings.
       console: is told two lines a scan.
 
     Raises:
-      UserError: no run; or, after all others are done, the scans that failed.
+      UserError: the model is damaged; or, after all others are done, the scans that failed.
     """
     out = None if config.out is None else Path(config.out)
     for line in found.lines():
         console.print(line, markup=False)
+    if source.note:
+        console.print(source.note, markup=False)
     tasks, folders = found.tasks, found.folders
-    trained = _open_run(config)
+    trained = _open_model(source, config)
     failed: list[str] = []
     if found.eyes:
         from oct_jax.commands.explain_eye import explain_eyes  # which needs this module
@@ -142,17 +142,14 @@ def cautions(
     return found
 
 
-def _open_run(config: ExplainConfig) -> Trained:
-    folder = find_run(config.run)
-    classifier = load(folder)
+def _open_model(source: ModelSource, config: ExplainConfig) -> Trained:
+    classifier = source.load()
     marks = []
     if classifier.synthetic:
         marks.append(SYNTHETIC_MODEL)
-    if not is_verified(folder, classifier, config.method, config.flip):
-        marks.append("unverified explanation: this run has no passed faithfulness report")
-    records = read_manifest(folder / "manifest.csv")
-    hashes = frozenset(record.sha256 for record in records if record.split == "train")
-    return Trained(folder, classifier, tuple(marks), hashes)
+    if not source.is_verified(classifier, config.method, config.flip):
+        marks.append("unverified explanation: this model has no passed faithfulness report")
+    return Trained(source, classifier, tuple(marks), classifier.provenance.trained.scans)
 
 
 def _explain_chunk(
@@ -181,7 +178,7 @@ def _explain_chunk(
         except OSError as error:
             failed.append(f"cannot write {task.output.parent}: {error.strerror}; give out=FOLDER")
             continue
-        _tell(console, task.scan, one, written, [f"by {trained.folder}", *marks])
+        _tell(console, task.scan, one, written, [f"by {trained.source.name}", *marks])
         over_input = to_input_coordinates(one.cells, one.grid, classifier.preprocess.size)
         tiles[task.scan] = (overlay(small, over_input), _caption(task.scan, one))
     return tiles
@@ -239,7 +236,8 @@ def _as_json(
             "mean": float(one.cells.mean()),
             "peak_row_column": None if peak is None else [int(place) for place in peak],
         },
-        "run": str(trained.folder),
+        "model": trained.source.name,
+        "run": None if trained.source.run is None else str(trained.source.run),
         "stage": trained.classifier.stage,
         "synthetic": trained.classifier.synthetic,
         "marks": list(marks),

@@ -121,7 +121,7 @@ def _explain(
     )
     doubts = _doubts(volume, explanation, trained, config)
     facts = [
-        ("model", f"{trained.folder.name}, {trained.classifier.stage}"),
+        ("model", f"{Path(trained.source.name).name}, {trained.classifier.stage}"),
         ("heatmaps", config.method),
     ]
     marks = [*trained.marks, *volume.missing]
@@ -196,7 +196,8 @@ def _as_json(
             )
         ],
         "target": explanation.target,
-        "run": str(trained.folder),
+        "model": trained.source.name,
+        "run": None if trained.source.run is None else str(trained.source.run),
         "stage": trained.classifier.stage,
         "synthetic": trained.classifier.synthetic,
         "marks": list(marks),

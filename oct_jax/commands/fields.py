@@ -70,3 +70,21 @@ def settings_of(values: Any) -> Any:
     annotations = dict.fromkeys(fields, float)
     body = {"__annotations__": annotations, "__doc__": values.__doc__, "_check": check, **fields}
     return chz.chz(type(f"{values.__name__}Settings", (), {"__module__": __name__, **body}))
+
+
+def run_field() -> Any:
+    """The field `run` of a command that works on a trained model."""
+    return chz.field(
+        default=None,
+        validator=not_empty,
+        doc="the run folder; none: the newest trained run under runs/, else the starter model",
+    )
+
+
+def model_field() -> Any:
+    """The field `model` of such a command."""
+    return chz.field(
+        default=None,
+        validator=not_empty,
+        doc="in place of run: a model file (.safetensors), starter, or hf://owner/name[@revision]",
+    )

@@ -28,7 +28,18 @@ from oct_jax.types import UserError
 
 Config = TypeVar("Config")
 PATHS = frozenset(
-    {"run", "data", "manifest", "masks", "weights", "root", "out", "write_manifest", "task"}
+    {
+        "run",
+        "model",
+        "data",
+        "manifest",
+        "masks",
+        "weights",
+        "root",
+        "out",
+        "write_manifest",
+        "task",
+    }
 )
 """Settings that may be paths: `parse` replaces a leading `~` in them, and nothing else does."""
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")

@@ -34,6 +34,11 @@ def latest_stage(run: Path) -> str:
     raise UserError(f"{run}: no trained model yet; `just train stage=frozen run={run}`")
 
 
+def has_trained_run(root: Path = Path("runs")) -> bool:
+    """Whether a run below `root` has a trained model."""
+    return any(has_best(run / stage) for run in root.glob("*") for stage in STAGES)
+
+
 def latest_run(root: Path = Path("runs")) -> Path:
     """The run below `root` whose best checkpoint is the newest.
 

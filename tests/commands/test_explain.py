@@ -110,7 +110,11 @@ def test_pictures_of_every_kind(run, tmp_path, monkeypatch):
     [
         ([], "no scan given"),
         (["{scans}/a.png", "run={scans}"], "no run here"),
-        (["{scans}/a.png"], "no trained run"),
+        (["{scans}/a.png", "run=a", "model=b"], "give one of the two"),
+        (["{scans}/a.png", "model=none.safetensors"], "no such model file"),
+        (["{scans}/a.png", "model={scans}"], "is a folder"),
+        (["{scans}/a.png", "model={scans}/a.png"], "no such model file"),
+        (["{scans}/a.png", "run=mine.safetensors"], "named by model="),
         (["{scans}/none.png"], "no such file"),
         ([""], "names no scan"),
         (["{scans}/a\nb.png"], "holds a line break"),
@@ -136,6 +140,30 @@ def test_a_scan_that_was_trained_on_is_marked(run, scans, tmp_path, monkeypatch,
     assert len(marked) == 1
     assert "a.explained.png" in marked[0]
     assert TRAINED_ON in json.loads((scans / "a.explained.json").read_text())["marks"]
+
+
+def test_a_model_file_explains_as_its_run_does(run, scans, tmp_path, monkeypatch, capsys):
+    load(run).save(tmp_path / "narrow.safetensors")
+    pages = {}
+    for word in (f"run={run}", f"model={tmp_path / 'narrow.safetensors'}"):
+        assert call(monkeypatch, scans / "a.png", word) == 0
+        pages[word] = json.loads((scans / "a.explained.json").read_text())
+        for name in ("model", "run"):
+            del pages[word][name]
+    first, second = pages.values()
+    assert first == second
+    assert "by " + str(tmp_path / "narrow.safetensors") in capsys.readouterr().out
+
+
+def test_without_a_run_the_starter_explains(scans, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, scans / "a.png") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "no trained run under runs/: by the starter model" in lines[0]
+    assert "by starter" in lines[2]
+    assert "unverified" not in lines[2]
+    page = json.loads((scans / "a.explained.json").read_text())
+    assert (page["model"], page["run"], page["synthetic"]) == ("starter", None, False)
 
 
 def test_the_newest_run_is_taken(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from typing import Literal
 
 import chz
 
-from oct_jax.commands.fields import MAX_SEED, between, inside, not_empty
+from oct_jax.commands.fields import MAX_SEED, between, inside, model_field, not_empty, run_field
 
 
 @chz.chz
@@ -107,11 +107,8 @@ class AdaptConfig:
     data: str = chz.field(
         validator=not_empty, doc="a folder of scans as they come, unsorted; at least 20"
     )
-    run: str | None = chz.field(
-        default=None,
-        validator=not_empty,
-        doc="the run folder or model file; none: the newest trained run under runs/",
-    )
+    run: str | None = run_field()
+    model: str | None = model_field()
     out: str = chz.field(
         default="adapted.safetensors", validator=not_empty, doc="the model file to write"
     )

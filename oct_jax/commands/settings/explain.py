@@ -6,7 +6,7 @@ from typing import Literal
 
 import chz
 
-from oct_jax.commands.fields import MAX_SEED, at_least, between, not_empty
+from oct_jax.commands.fields import MAX_SEED, at_least, between, model_field, not_empty, run_field
 
 
 @chz.chz
@@ -17,11 +17,8 @@ class ExplainConfig:
     pictures) gets one answer for its eye; several get a page by urgency.
     """
 
-    run: str | None = chz.field(
-        default=None,
-        validator=not_empty,
-        doc="the run folder; none: the newest trained run under runs/",
-    )
+    run: str | None = run_field()
+    model: str | None = model_field()
     target: str | None = chz.field(
         default=None,
         validator=not_empty,
