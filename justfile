@@ -55,6 +55,11 @@ explain-report *settings:
 export *words:
     @python -m oct_jax.export "$@"
 
+# Write a page that answers scans in a browser, offline: `just viewer run=runs/mine`.
+[no-exit-message]
+viewer *settings:
+    @python -m oct_jax.export viewer "$@"
+
 # Look for leaks, duplicates, damaged files and shortcuts in a folder of scans: `just audit ROOT`.
 [no-exit-message]
 audit *settings:

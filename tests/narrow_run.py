@@ -19,7 +19,7 @@ MODEL = MobileNetV3Config("large_minimalistic", width=0.25)
 PREPROCESS = Preprocess(size=64, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
-def make_run(folder: Path, seed: int = 0) -> Path:
+def make_run(folder: Path, seed: int = 0, preprocess: Preprocess = PREPROCESS) -> Path:
     """A run folder with a frozen stage whose head is random, but not near 0."""
     variables = build(MODEL).init(seed)
     rng = np.random.default_rng(seed)
@@ -31,7 +31,7 @@ def make_run(folder: Path, seed: int = 0) -> Path:
     stage = folder / "frozen"
     stage.mkdir(parents=True)
     settings = {"data": "phantom", "on_bad_scan": "refuse", "seed": 1, "phantom_patients": 24}
-    write_run_config(folder, RunConfig(settings, MODEL, PREPROCESS, synthetic=True))
+    write_run_config(folder, RunConfig(settings, MODEL, preprocess, synthetic=True))
     write_manifest(phantom_scans(patients=24, seed=1).records, folder / "manifest.csv")
     with open_checkpoints(stage) as checkpoints:
         trained = Variables({**variables.params, "head": head}, variables.stats)

@@ -35,6 +35,7 @@ CONFIGS = {
     ("explain",): configs.ExplainConfig,
     ("explain", "report"): configs.ExplainReportConfig,
     ("export",): configs.ExportConfig,
+    ("export", "viewer"): configs.ViewerConfig,
     ("data", "audit"): configs.AuditConfig,
     ("data", "prepare"): configs.PrepareConfig,
 }

@@ -23,6 +23,7 @@ from oct_jax.commands.settings import (
     PrepareConfig,
     RecalibrateConfig,
     TrainConfig,
+    ViewerConfig,
 )
 from oct_jax.runs.paths import find_run, latest_stage
 from oct_jax.runs.source import find_source
@@ -92,7 +93,15 @@ def explain(words: list[str]) -> None:
 
 
 def export(words: list[str]) -> None:
-    """Writes a run as a bundle of ONNX files."""
+    """Writes a run as a bundle of ONNX files, or with `viewer` as a page."""
+    if words[:1] == ["viewer"]:
+        viewer_config = parse(ViewerConfig, words[1:], {})
+        if viewer_config.model is None:
+            find_run(viewer_config.run)
+        from oct_jax.commands.viewer import write_viewer
+
+        write_viewer(viewer_config, make_console())
+        return
     config = parse(ExportConfig, words, {})
     find_run(config.run)
     from oct_jax.export.bundle import export

@@ -5,6 +5,7 @@ classifier_mobile.onnx   one resized scan, every shape fixed, for phones' accele
 classifier_int8.onnx     the same in 8-bit integers, where it is as good
 bundle.json              all that the metadata of the files says, and how they were tested
 golden/                  synthetic scans with the expected outputs of every stage
+viewer.html              a page that answers offline, opened by a double click
 README.md  MODEL_CARD.md  verify.py  SHA256SUMS
 .oct_jax                 marks the folder as made by this package
 """
@@ -33,12 +34,14 @@ from oct_jax.commands.settings import ExportConfig
 from oct_jax.data.datasets import open_data
 from oct_jax.data.scans import Scans
 from oct_jax.export import documents
+from oct_jax.export.decision import describe_decision
 from oct_jax.export.evidence import Split, answer, figures, read_split
-from oct_jax.export.golden import encode_pgm, make_golden
+from oct_jax.export.golden import Golden, encode_pgm, make_golden
 from oct_jax.export.graph import IR_VERSION, OPSET, make_graphs
 from oct_jax.export.quantize import Quantized, left_out, search
 from oct_jax.export.staging import check_place, staging
-from oct_jax.export.verify import SUMS, mobile_usability, verify
+from oct_jax.export.verify import SUMS, VIEWER, mobile_usability, verify
+from oct_jax.export.viewer import MissingPackages, build_viewer
 from oct_jax.files import Count, Sha256, read_json
 from oct_jax.model.protocol import digest_of
 from oct_jax.reports.evaluation_page import to_lines
@@ -123,6 +126,8 @@ def write_bundle(
         "mobile_usability": mobile_usability(folder),
         "int8": quantized.report,
         "test": measured,
+        "viewer": config.viewer
+        and _write_viewer(folder, run, classifier, golden, measured, console),
     }
     _write_json(folder / "bundle.json", about)
     _write(folder / "README.md", documents.readme(about))
@@ -134,25 +139,6 @@ def write_bundle(
 def describe(run: Path, classifier: Classifier) -> dict[str, Any]:
     """What every file of a bundle says of itself, as JSON values."""
     origin = _provenance(run)
-    preprocess, rule = classifier.preprocess, classifier.rule
-    decision: dict[str, Any] = {
-        "calibrated": rule is not None,
-        "temperature": 1.0 if rule is None else rule.temperature,
-        "tiers": dict(zip(classifier.task.classes, classifier.task.tiers, strict=True)),
-    }
-    if rule is not None:
-        decision |= {
-            "set_thresholds": [float(value) for value in rule.set_thresholds],
-            "coverage": rule.coverage,
-            "urgent_threshold": rule.urgent_threshold,
-            "sensitivity": rule.sensitivity,
-            "outlier_threshold": None if rule.outliers is None else 1.0,
-            "no_retina_threshold": None
-            if rule.outliers is None or np.isinf(rule.outliers.no_retina)
-            else rule.outliers.no_retina / rule.outliers.threshold,
-            "fitted_on": rule.fitted_on,
-            "how": documents.HOW_TO_DECIDE,
-        }
     return {
         "format": 1,
         "labels": list(classifier.task.classes),
@@ -160,9 +146,9 @@ def describe(run: Path, classifier: Classifier) -> dict[str, Any]:
         "research_use": RESEARCH_USE
         + (" SYNTHETIC: trained on phantoms, says nothing of patients." * classifier.synthetic),
         "licence": LICENCE,
-        "preprocessing": dataclasses.asdict(preprocess)
+        "preprocessing": dataclasses.asdict(classifier.preprocess)
         | {"resampling": "Pillow's antialiased bicubic on 8-bit grey", "grey": "ITU-R BT.601 luma"},
-        "decision": decision,
+        "decision": describe_decision(classifier),
         "model": {
             "architecture": dataclasses.asdict(read_run_config(run).model),
             "stage": classifier.stage,
@@ -186,6 +172,25 @@ def describe(run: Path, classifier: Classifier) -> dict[str, Any]:
         "ir_version": IR_VERSION,
         "lowest_onnxruntime": LOWEST_ONNXRUNTIME,
     }
+
+
+def _write_viewer(
+    folder: Path,
+    run: Path,
+    classifier: Classifier,
+    golden: Golden,
+    measured: Mapping[str, Any] | None,
+    console: Console,
+) -> bool:
+    """Adds the page; False where what it is made of cannot be had."""
+    model = (folder / "classifier.onnx").read_bytes()
+    try:
+        page = build_viewer(model, classifier, golden, run.resolve().name, measured)
+    except MissingPackages as error:
+        console.print(f"{VIEWER} is left out: {error}", markup=False)
+        return False
+    _write(folder / VIEWER, page)
+    return True
 
 
 def sums_of(folder: Path) -> str:

@@ -34,6 +34,7 @@ import onnxruntime
 SUMS = "SHA256SUMS"
 MODELS = ("classifier", "classifier_mobile", "classifier_int8")
 DOCUMENTS = ("README.md", "MODEL_CARD.md", "verify.py", "bundle.json", "golden/golden.json")
+VIEWER = "viewer.html"
 MARKER = ".oct_jax"
 """In bundles since export replaces marked folders alone; listed like every other file."""
 PROBABILITY, HEATMAP, RESIZED, OUTLIER = 1e-3, 0.05, 0.01, 0.01
@@ -223,7 +224,7 @@ def _expected_files(folder: Path) -> set[str]:
         raise BundleError(f"bundle.json: not written by export ({_one_line(error)})") from error
     if not {"classifier.onnx", "classifier_mobile.onnx"} <= models <= {f"{n}.onnx" for n in MODELS}:
         raise BundleError(f"bundle.json: does not describe the models of a bundle ({models})")
-    return names | models | set(DOCUMENTS)
+    return names | models | set(DOCUMENTS) | ({VIEWER} if about.get("viewer") else set())
 
 
 def _check_models(folder: Path) -> list[str]:

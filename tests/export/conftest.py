@@ -1,10 +1,12 @@
 """Narrow runs with decision rules, and the bundle of one, for every test of `export`."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
-from narrow_run import make_run
+from narrow_run import PREPROCESS, make_run
 from rich.console import Console
+from viewer_browser import Browser, what_is_missing
 
 from oct_jax.classifier import Classifier
 from oct_jax.commands.settings import ExportConfig
@@ -37,12 +39,34 @@ def calibrate(run: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory) -> Path:
-    return calibrate(make_run(tmp_path_factory.mktemp("run") / "narrow"))
+    """With the preprocessing that runs have by default."""
+    preprocess = dataclasses.replace(PREPROCESS, resize="retina")
+    return calibrate(make_run(tmp_path_factory.mktemp("run") / "narrow", preprocess=preprocess))
 
 
 @pytest.fixture(scope="session")
 def classifier(run) -> Classifier:
     return load(run)
+
+
+@pytest.fixture(scope="session")
+def viewer(bundle) -> Path:
+    """The bundle's page."""
+    page = bundle / "viewer.html"
+    if not page.is_file():
+        pytest.skip("no page: npm could not fetch what it is made of")
+    return page
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, where this machine has it and what drives it."""
+    missing = what_is_missing()
+    if missing:
+        pytest.skip(missing)
+    driven = Browser()
+    yield driven
+    driven.close()
 
 
 @pytest.fixture(scope="session")

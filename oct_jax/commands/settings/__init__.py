@@ -3,7 +3,7 @@
 from oct_jax.commands.settings.data import AuditConfig, PrepareConfig
 from oct_jax.commands.settings.evaluate import AdaptConfig, EvaluateConfig, RecalibrateConfig
 from oct_jax.commands.settings.explain import ExplainConfig, ExplainReportConfig
-from oct_jax.commands.settings.export import ExportConfig
+from oct_jax.commands.settings.export import ExportConfig, ViewerConfig
 from oct_jax.commands.settings.train import (
     FREE_ON_RESUME,
     REFERENCE,
@@ -26,4 +26,5 @@ __all__ = [
     "PrepareConfig",
     "RecalibrateConfig",
     "TrainConfig",
+    "ViewerConfig",
 ]
