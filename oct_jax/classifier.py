@@ -164,7 +164,7 @@ class Classifier:
 
         Args:
           path: ends in `.safetensors`.
-          half: store the variables as float16: half the size, each rounded to 11 bits.
+          half: store the larger variables as float16, rounded to 11 bits: about half the size.
 
         Raises:
           UserError: another ending, a backbone that is not the package's, or values that float16

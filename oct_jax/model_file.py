@@ -104,13 +104,18 @@ class _Header(Struct, forbid_unknown_fields=True):
     tested: list[FaithfulnessResult]
 
 
+HALF_FROM = 20_000
+"""Values of the smallest variable that is stored as float16. On the starter model the smaller ones
+are 8 % of the values, and rounding them too moves a probability 16 times as far (0.01; 0.0006)."""
+
+
 def write_model(path: Path, content: ModelFile, *, half: bool = False) -> None:
     """Writes a model file, whole or not at all.
 
     Args:
       path: ends in `.safetensors`.
       content: of the file.
-      half: store variables as float16: half the size, rounded to 11 bits.
+      half: store variables of `HALF_FROM` values and more as float16, rounded to 11 bits.
 
     Raises:
       UserError: another ending, a backbone that is not the package's, or values that float16
@@ -229,7 +234,10 @@ def _stored_variables(variables: Variables, *, half: bool) -> dict[str, np.ndarr
     for name, leaf in named.items():
         if np.abs(leaf).max(initial=0) > largest:
             raise UserError(f"{name} holds values that float16 cannot; save it without half=True")
-    return {name: np.ascontiguousarray(leaf, np.float16) for name, leaf in named.items()}
+    return {
+        name: np.ascontiguousarray(leaf, np.float16 if leaf.size >= HALF_FROM else np.float32)
+        for name, leaf in named.items()
+    }
 
 
 def _backbone_of(config: ModelConfig) -> str:
