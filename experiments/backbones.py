@@ -49,7 +49,6 @@ from oct_jax import load
 from oct_jax.commands import entry as command
 from oct_jax.commands.evaluate import outputs_of
 from oct_jax.commands.parsing import flatten, parse
-from oct_jax.commands.settings import EvaluateConfig
 from oct_jax.commands.train import train_stage
 from oct_jax.data.datasets import PHANTOM
 from oct_jax.data.preprocess import Preprocess, normalise
@@ -63,7 +62,7 @@ from oct_jax.model.mobilenet_v3 import MobileNetV3Config
 from oct_jax.model.protocol import Pretrained, build
 from oct_jax.reports.overlay import encode_png, page
 from oct_jax.runs.folder import read_settings
-from oct_jax.runs.scans import open_labelled
+from oct_jax.runs.scans import select_scans
 from oct_jax.task import KERMANY
 from oct_jax.train.loss import class_weighted_loss
 from oct_jax.train.optimizer import make_optimizer
@@ -180,17 +179,17 @@ def train_both(config: Bench, name: str, console: Console) -> dict[str, Any]:
     seconds = time.monotonic() - begun
 
     classifier = load(run)
-    labelled = open_labelled(run, EvaluateConfig(run=str(run)))
-    probabilities = softmax(np.asarray(outputs_of(classifier, labelled, threads=2).logits))
-    truth = labelled.truth
+    scans = select_scans(run).scans
+    probabilities = softmax(np.asarray(outputs_of(classifier, scans, threads=2).logits))
+    truth = scans.labels
 
     def of(drawn: np.ndarray) -> dict[str, float | None]:
         found = figures(probabilities[drawn], truth[drawn], KERMANY.classes)
         return {name: found[name] for name in ("accuracy", "macro AUC")}
 
-    patients = [record.patient for record in labelled.source.records]
+    patients = scans.patients
     intervals = bootstrap(patients, of, resamples=config.resamples, seed=0)
-    scan = labelled.source.read(int(np.flatnonzero(truth == KERMANY.classes.index("CNV"))[0]))
+    scan = scans.read(int(np.flatnonzero(truth == KERMANY.classes.index("CNV"))[0]))
     explanation = classifier.explain(scan)
     marks = [f"{name}, trained as a bench"] + ["SYNTHETIC"] * classifier.synthetic
     picture = Path(config.out) / name / "explained.png"

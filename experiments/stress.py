@@ -22,9 +22,8 @@ from rich.progress import track
 from oct_jax import KERMANY, UserError, load
 from oct_jax.commands import entry as command
 from oct_jax.commands.parsing import split_words
-from oct_jax.commands.settings import EvaluateConfig
 from oct_jax.files import write_atomic, write_json
-from oct_jax.runs.scans import open_labelled
+from oct_jax.runs.scans import select_scans
 
 Disturbance = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 
@@ -117,16 +116,16 @@ def main(words: list[str]) -> None:
     run = Path(given["run"])
     out = Path(given["out"] or run / "stress")
     classifier = load(run)
-    labelled = open_labelled(run, EvaluateConfig(run=str(run)))
-    scans = [labelled.source.read(index) for index in range(len(labelled.truth))]
-    plain = accuracy(classifier.predict(scans), labelled.truth)
+    source = select_scans(run).scans
+    scans = [source.read(index) for index in range(len(source))]
+    plain = accuracy(classifier.predict(scans), source.labels)
     rows: dict[str, list[float]] = {}
     deferred: dict[str, list[float]] = {}
     for name, disturb in track(DISTURBANCES.items(), "disturbing"):
         for severity in range(1, 6):
             rng = np.random.default_rng(severity)
             said = classifier.predict([disturb(scan, severity, rng) for scan in scans])
-            rows.setdefault(name, [plain]).append(accuracy(said, labelled.truth))
+            rows.setdefault(name, [plain]).append(accuracy(said, source.labels))
             waits = [one.decision is not None and one.decision.referral == "defer" for one in said]
             deferred.setdefault(name, []).append(float(np.mean(waits)))
     out.mkdir(parents=True, exist_ok=True)

@@ -14,12 +14,12 @@ import numpy as np
 from fault_parts.tally import Tally, attempt
 from oct_jax import load
 from oct_jax.commands.parsing import unflatten
-from oct_jax.commands.settings import EvaluateConfig, TrainConfig
+from oct_jax.commands.settings import TrainConfig
 from oct_jax.decision.storage import read_rule
 from oct_jax.files import read_json
 from oct_jax.model.protocol import fingerprint_of
 from oct_jax.runs.folder import check_resumable, read_run_config
-from oct_jax.runs.scans import find_overlap, open_labelled
+from oct_jax.runs.scans import find_overlap, select_scans
 from oct_jax.runs.verified import is_verified
 
 Damage = Callable[[bytes, np.random.Generator], bytes | None]
@@ -110,9 +110,9 @@ def _readers(run: Path, settings: TrainConfig) -> dict[str, Callable[[], Any]]:
         return fingerprint_of(loaded.variables), loaded.preprocess, _of_rule(loaded.rule)
 
     def scans() -> Any:
-        labelled = open_labelled(run, EvaluateConfig(run=str(run)))
-        overlap = find_overlap(load(run).provenance, labelled.source.records)
-        return labelled.truth.tolist(), labelled.source.records, overlap
+        scans = select_scans(run).scans
+        overlap = find_overlap(load(run).provenance, scans.records)
+        return scans.labels.tolist(), scans.records, overlap
 
     return {
         "load": classifier,

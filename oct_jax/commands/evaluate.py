@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,13 @@ from rich.console import Console
 
 from oct_jax.classifier import Classifier
 from oct_jax.commands.settings import EvaluateConfig, RecalibrateConfig
+from oct_jax.data.scans import Scans
 from oct_jax.decision.calibration import calibration_figures
 from oct_jax.decision.fit import describe
 from oct_jax.decision.rule import DecisionRule, fit_rule
 from oct_jax.decision.storage import write_rule
 from oct_jax.files import json_text, write_together
 from oct_jax.metrics.evaluation import Evaluated, appraise, parse_prevalence
-from oct_jax.metrics.groups import Labelled
 from oct_jax.model.inference import Outputs, predict_source
 from oct_jax.reports.evaluation_page import to_html, to_lines
 from oct_jax.runs.folder import exclusive
@@ -32,10 +33,11 @@ from oct_jax.runs.load import load
 from oct_jax.runs.ownership import check_claimable, claim_folder, mark
 from oct_jax.runs.paths import find_run
 from oct_jax.runs.scans import (
+    Selection,
     find_overlap,
     is_own,
-    open_labelled,
     refuse_overlap,
+    select_scans,
 )
 from oct_jax.runs.verified import fingerprint
 
@@ -49,38 +51,51 @@ def evaluate(config: EvaluateConfig, console: Console) -> Evaluated:
     folder = find_run(config.run)
     classifier = load(folder)
     prevalence = parse_prevalence(config.prevalence, classifier.task)
-    labelled = open_labelled(folder, config)
-    for line in labelled.lines:
+    selection = select_scans(
+        folder,
+        data=config.data,
+        manifest=config.manifest,
+        split=config.split,
+        labels=config.labels,
+        on_bad_scan=config.on_bad_scan,
+    )
+    scans = selection.scans
+    for line in scans.lines:
         console.print(line, markup=False)
     rule = classifier.rule
-    overlap = find_overlap(classifier.provenance, labelled.source.records)
-    refuse_overlap(overlap, len(labelled.truth), config.allow_overlap)
-    out = Path(config.out) if config.out else _folder_for(folder, labelled)
+    overlap = find_overlap(classifier.provenance, scans.records)
+    refuse_overlap(overlap, len(scans), config.allow_overlap)
+    out = Path(config.out) if config.out else _folder_for(folder, selection)
     check_claimable(out)
-    found = appraise(
-        outputs_of(classifier, labelled, config.threads),
+    evaluated = appraise(
+        outputs_of(classifier, scans, config.threads),
         rule,
-        labelled,
+        scans,
+        groups=selection.groups,
+        task=classifier.task,
         prevalence=prevalence,
         resamples=config.resamples,
         seed=config.seed,
     )
-    found.report.update(
-        run=str(folder),
-        stage=classifier.stage,
-        model=fingerprint(classifier),
-        synthetic=classifier.synthetic,
-        contaminated=bool(overlap.trained),
-        trained_on=len(overlap.trained),
-        chose_epoch_or_thresholds=overlap.chosen,
-    )
+    about = {
+        "data": selection.name,
+        "split": selection.split,
+        "run": str(folder),
+        "stage": classifier.stage,
+        "model": fingerprint(classifier),
+        "synthetic": classifier.synthetic,
+        "contaminated": bool(overlap.trained),
+        "trained_on": len(overlap.trained),
+        "chose_epoch_or_thresholds": overlap.chosen,
+    }
+    evaluated = replace(evaluated, report=evaluated.report | about)
     if config.out is None:
         claim_folder(folder / "evaluation")
-    _write(found, to_html(found, classifier), out)
-    for line in to_lines(found.report):
+    _write(evaluated, to_html(evaluated, classifier), out)
+    for line in to_lines(evaluated.report):
         console.print(line, markup=False)
     console.print(f"report: {out / 'report.html'}", markup=False)
-    return found
+    return evaluated
 
 
 def recalibrate(config: RecalibrateConfig, console: Console) -> None:
@@ -92,15 +107,13 @@ def recalibrate(config: RecalibrateConfig, console: Console) -> None:
     folder = find_run(config.run)
     classifier = load(folder)
     split = "calibration" if is_own(folder, config.data) else None
-    where = EvaluateConfig(
-        run=str(folder), data=config.data, split=split, on_bad_scan=config.on_bad_scan
-    )
-    labelled = open_labelled(folder, where)
-    for line in labelled.lines:
+    selection = select_scans(folder, data=config.data, split=split, on_bad_scan=config.on_bad_scan)
+    scans = selection.scans
+    for line in scans.lines:
         console.print(line, markup=False)
-    overlap = find_overlap(classifier.provenance, labelled.source.records)
-    refuse_overlap(overlap, len(labelled.truth), config.allow_overlap)
-    outputs, truth = outputs_of(classifier, labelled, config.threads), labelled.truth
+    overlap = find_overlap(classifier.provenance, scans.records)
+    refuse_overlap(overlap, len(scans), config.allow_overlap)
+    outputs, truth = outputs_of(classifier, scans, config.threads), scans.labels
     met = {"trained_on": len(overlap.trained)}
     rule = fit_rule(
         outputs,
@@ -110,9 +123,9 @@ def recalibrate(config: RecalibrateConfig, console: Console) -> None:
         coverage=config.coverage,
         sensitivity=config.sensitivity,
         outlier_rate=config.outlier_rate,
-        fitted_on=describe(labelled.source, labelled.name) | met,
+        fitted_on=describe(scans, selection.name) | met,
         model=fingerprint(classifier),
-        records=labelled.source.records,
+        records=scans.records,
         task=classifier.task,
     )
     mark(folder)  # a run of an earlier version has no marker
@@ -155,12 +168,12 @@ def shortages(rule: DecisionRule) -> list[str]:
     return lines
 
 
-def outputs_of(classifier: Classifier, labelled: Labelled, threads: int) -> Outputs:
+def outputs_of(classifier: Classifier, scans: Scans, threads: int) -> Outputs:
     """What a classifier makes of the scans."""
     return predict_source(
         classifier.model,
         classifier.variables,
-        labelled.source,
+        scans,
         classifier.preprocess,
         threads=threads,
     )
@@ -170,13 +183,13 @@ def predictions_csv(found: Evaluated) -> str:
     """A line for each scan: file, patient, label, prediction, probabilities, referral, set."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    task = found.labelled.task
+    task = found.task
     decided = ["referral", "prediction_set", "outlier_score"] if found.decisions else []
     writer.writerow(["file", "patient", "label", "predicted", *task.classes, *decided])
-    names = [group.name for group in found.labelled.groups]
+    names, truth = found.scans.task.classes, found.scans.labels
     said = found.by_group.argmax(1)
-    for row, record in enumerate(found.labelled.source.records):
-        cells = [record.path, record.patient, names[found.labelled.truth[row]], names[said[row]]]
+    for row, record in enumerate(found.scans.records):
+        cells = [record.path, record.patient, names[truth[row]], names[said[row]]]
         cells += [f"{value:.6f}" for value in found.probabilities[row]]
         if found.decisions is not None:
             inside = zip(task.classes, found.decisions.sets[row], strict=True)
@@ -188,16 +201,16 @@ def predictions_csv(found: Evaluated) -> str:
     return text.getvalue()
 
 
-def _folder_for(run: Path, labelled: Labelled) -> Path:
+def _folder_for(run: Path, selection: Selection) -> Path:
     """`evaluation/` for the run's own test scans, a folder in it for everything else."""
-    if labelled.own and labelled.split == "test":
+    if selection.own and selection.split == "test":
         return run / "evaluation"
-    if labelled.own:
-        return run / "evaluation" / f"own-{labelled.split}"
-    where = Path(labelled.name).resolve()
-    labels = ",".join(f"{group.name}:{'+'.join(group.classes)}" for group in labelled.groups)
+    if selection.own:
+        return run / "evaluation" / f"own-{selection.split}"
+    where = Path(selection.name).resolve()
+    labels = ",".join(f"{group.name}:{'+'.join(group.classes)}" for group in selection.groups)
     digest = hashlib.sha256(f"{where} {labels}".encode()).hexdigest()[:6]
-    return run / "evaluation" / f"{where.name}-{labelled.split}-{digest}"
+    return run / "evaluation" / f"{where.name}-{selection.split}-{digest}"
 
 
 def _write(found: Evaluated, page: str, out: Path) -> None:

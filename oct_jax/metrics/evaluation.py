@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from oct_jax.data.kermany import OWN_GROUP
+from oct_jax.data.scans import Scans
 from oct_jax.decision.calibration import (
     calibration_figures,
     expected_calibration_error,
@@ -28,7 +29,7 @@ from oct_jax.metrics.classification import (
     share_among,
     weighted_error,
 )
-from oct_jax.metrics.groups import Group, Labelled, members_of, tier_of
+from oct_jax.metrics.groups import Group, members_of, plain_groups
 from oct_jax.model.inference import Outputs
 from oct_jax.task import Task, Tier
 from oct_jax.types import UserError
@@ -42,14 +43,18 @@ class Evaluated:
     """Scans with what the model says of them.
 
     Attributes:
-      labelled: the scans.
+      scans: with their labels, which are the names of the groups.
+      groups: disjoint; together they hold every class.
+      task: whose classes the model tells apart.
       logits: float32 (scans, classes).
       probabilities: of the classes; calibrated where there is a rule.
       decisions: of the rule; None without one.
       report: the figures as JSON values.
     """
 
-    labelled: Labelled
+    scans: Scans
+    groups: tuple[Group, ...]
+    task: Task
     logits: Float[np.ndarray, "scans classes"]
     probabilities: Float[np.ndarray, "scans classes"]
     decisions: Decisions | None
@@ -58,14 +63,16 @@ class Evaluated:
     @property
     def by_group(self) -> Float[np.ndarray, "scans groups"]:
         """Probabilities of the groups."""
-        return to_groups(self.probabilities, self.labelled.groups, self.labelled.task)
+        return to_groups(self.probabilities, self.groups, self.task)
 
 
 def appraise(
     outputs: Outputs,
     rule: DecisionRule | None,
-    labelled: Labelled,
+    scans: Scans,
     *,
+    groups: tuple[Group, ...] = (),
+    task: Task | None = None,
     prevalence: Mapping[str, float] | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -75,7 +82,10 @@ def appraise(
     Args:
       outputs: of the scans.
       rule: calibrates and refers; None for a model without one.
-      labelled: the scans with their labels.
+      scans: with their labels.
+      groups: what the labels stand for, where they are coarser than the classes; see
+        `oct_jax.metrics.groups`. None: every class for itself.
+      task: whose classes the model tells apart; the scans' own if not given.
       prevalence: of each class; None for none but the scans' own.
       resamples: draws of patients for the intervals.
       seed: of these draws.
@@ -83,7 +93,7 @@ def appraise(
     Raises:
       UserError: logits that are not finite.
     """
-    logits, truth = np.asarray(outputs.logits), labelled.truth
+    logits, truth = np.asarray(outputs.logits), scans.labels
     broken = ~np.isfinite(logits).all(1)
     if broken.any():
         raise UserError(
@@ -92,11 +102,10 @@ def appraise(
         )
     decisions = None if rule is None else decide(rule, outputs)
     probabilities = softmax(logits) if decisions is None else decisions.probabilities
-    groups, names = labelled.groups, [group.name for group in labelled.groups]
-    task = labelled.task
+    task = task or scans.task
+    groups, names = groups or plain_groups(task), scans.task.classes
     by_group = to_groups(probabilities, groups, task)
-    tiers = [tier_of(group, task) for group in groups]
-    patients = [record.patient for record in labelled.source.records]
+    tiers, patients = scans.task.tiers, scans.patients
     plain = all(group.classes == (group.name,) for group in groups)
     members = np.array([[name in group.classes for name in task.classes] for group in groups])
     shares = None
@@ -123,8 +132,6 @@ def appraise(
     right = (by_group.argmax(1) == truth).astype(int)
     _, risk = risk_coverage(by_group.max(1), right)
     report: dict[str, Any] = {
-        "data": labelled.name,
-        "split": labelled.split,
         "scans": len(truth),
         "patients": len(set(patients)),
         "scans_without_patient": sum(patient.startswith(OWN_GROUP) for patient in patients),
@@ -133,7 +140,7 @@ def appraise(
         "figures": {
             name: {"value": value, "interval": intervals[name]} for name, value in values.items()
         },
-        "confusion": {"names": names, "rows": table.tolist()},
+        "confusion": {"names": list(names), "rows": table.tolist()},
         "task": task.name,
         "prevalence": None if shares is None else dict(zip(names, shares, strict=True)),
         "risk_coverage": {
@@ -162,7 +169,7 @@ def appraise(
                 "no_retina": float(decisions.no_retina.mean()),
             }
         report["rule_fitted_on"] = dict(rule.fitted_on)
-    return Evaluated(labelled, logits, probabilities, decisions, report)
+    return Evaluated(scans, groups, task, logits, probabilities, decisions, report)
 
 
 def to_groups(
@@ -203,7 +210,7 @@ def parse_prevalence(text: str | None, task: Task) -> dict[str, float] | None:
 
 def reliability_rows(evaluated: Evaluated) -> list[tuple[float, float, int]]:
     """(confidence, accuracy, scans) of the bins that hold scans, over groups."""
-    count, confidence, accuracy = reliability(evaluated.by_group, evaluated.labelled.truth)
+    count, confidence, accuracy = reliability(evaluated.by_group, evaluated.scans.labels)
     rows = zip(confidence.tolist(), accuracy.tolist(), count.tolist(), strict=True)
     return [row for row in rows if row[2]]
 
@@ -253,7 +260,7 @@ def _referral_figures(
     decisions: Decisions,
     rule: DecisionRule,
     truth: Int[np.ndarray, "scans"],
-    tiers: list[Tier | None],
+    tiers: Sequence[Tier | None],
     members: Bool[np.ndarray, "groups classes"],
 ) -> dict[str, float | None]:
     """Figures of sets and referral on the drawn scans; of urgency where every group has a tier."""
@@ -282,7 +289,7 @@ def _referral_table(
     decisions: Decisions,
     rule: DecisionRule,
     truth: Int[np.ndarray, "scans"],
-    names: list[str],
+    names: Sequence[str],
 ) -> dict[str, Any]:
     said = np.array(decisions.referrals)
     columns = ("urgent", "routine", "observe", "defer")

@@ -1,52 +1,42 @@
-"""Scans to evaluate on, whose labels may be coarser than the classes."""
+"""Groups of classes, for scans whose labels are coarser than the classes of a model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from jaxtyping import Int
-
-from oct_jax.data.scans import Scans
-from oct_jax.task import KERMANY, Task, Tier
+from oct_jax.task import ClassInfo, Task, Tier
 
 
 @dataclass(frozen=True)
 class Group:
-    """What the data calls one thing: a class, or several classes under one name."""
+    """A label of the data: a class, or several classes under one name."""
 
     name: str
     classes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """Scans to evaluate on.
-
-    Attributes:
-      source: the scans.
-      groups: disjoint; together they hold every class.
-      truth: index of each scan's group.
-      name: of the data, for the report.
-      split: of the scans.
-      own: whether they are a split of the run's own data.
-      lines: what a person should know of them.
-      task: whose classes the groups are of.
-    """
-
-    source: Scans
-    groups: tuple[Group, ...]
-    truth: Int[np.ndarray, "scans"]
-    name: str
-    split: str
-    own: bool
-    lines: tuple[str, ...]
-    task: Task = KERMANY
-
-
 def plain_groups(task: Task) -> tuple[Group, ...]:
     """A group of its own for every class."""
     return tuple(Group(name, (name,)) for name in task.classes)
+
+
+def task_of_groups(groups: tuple[Group, ...], task: Task) -> Task:
+    """The task whose classes are the groups, which scans with such labels are scans of.
+
+    Args:
+      groups: disjoint; together they hold every class.
+      task: of the classes.
+
+    Raises:
+      UserError: names that no class may have; see `Task`.
+    """
+    if groups == plain_groups(task):
+        return task
+    infos = tuple(
+        ClassInfo(group.name, tier_of(group, task), colour=task.colours[members_of(group, task)[0]])
+        for group in groups
+    )
+    return Task(f"groups of {task.name}", infos, task.source, task.penalties)
 
 
 def members_of(group: Group, task: Task) -> list[int]:

@@ -110,7 +110,7 @@ def to_html(found: Evaluated, classifier: Classifier) -> str:
     if report["prevalence"]:
         sections += ["<h2>Precision where classes are as common as stated</h2>", _prevalent(report)]
     sections += ["<h2>Curves</h2>", html.picture(_curves(found), "png", "ROC and other curves")]
-    sections += _decisions(report, found.labelled.task)
+    sections += _decisions(report, found.task)
     sections += _mistakes(found, classifier)
     sections.append(
         f"<p>{RESEARCH_USE}. Run {html.text(report['run'])}, {report['stage']} stage,"
@@ -242,12 +242,11 @@ def _sets(sets: dict[str, Any]) -> str:
 def _curves(found: Evaluated) -> bytes:
     figure = Figure(figsize=(10, 9), layout="constrained")
     roc, precision, reliable, risk = figure.subplots(2, 2).ravel()
-    for number, group in enumerate(found.labelled.groups):
-        own = found.labelled.truth == number
+    for number, group in enumerate(found.groups):
+        own = found.scans.labels == number
         if not own.any() or own.all():
             continue
-        task = found.labelled.task
-        colour = task.colours[members_of(group, task)[0]]
+        colour = found.scans.task.colours[number]
         false, true, _ = roc_curve(own, found.by_group[:, number])
         roc.plot(false, true, color=colour, label=group.name)
         exact, recalled, _ = precision_recall_curve(own, found.by_group[:, number])
@@ -258,7 +257,7 @@ def _curves(found: Evaluated) -> bytes:
     reliable.plot([0, 1], [0, 1], color="#c1c1c1", linestyle="--")
     reliable.scatter(rows[:, 0], rows[:, 1], s=10 + 200 * rows[:, 2] / rows[:, 2].sum())
     _dress(reliable, "Reliability (size: scans in the bin)", "confidence", "accuracy")
-    right = (found.by_group.argmax(1) == found.labelled.truth).astype(int)
+    right = (found.by_group.argmax(1) == found.scans.labels).astype(int)
     coverage, error = risk_coverage(found.by_group.max(1), right)
     risk.plot(coverage, error)
     risk.set(
@@ -284,12 +283,12 @@ def _dress(axes: Axes, title: str, across: str, up: str) -> None:
 def _mistakes(found: Evaluated, classifier: Classifier) -> list[str]:
     """The most confident mistakes, each under the Grad-CAM of the likeliest class that was said."""
     said, confidence = found.by_group.argmax(1), found.by_group.max(1)
-    wrong = np.flatnonzero(said != found.labelled.truth)
+    wrong = np.flatnonzero(said != found.scans.labels)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
     title = f"<h2>Mistakes ({len(worst)} most confident of {len(wrong)})</h2>"
     if not len(worst):
         return ["<h2>Mistakes</h2><p>none</p>"]
-    source, groups, task = found.labelled.source, found.labelled.groups, found.labelled.task
+    source, groups, task = found.scans, found.groups, found.task
     if not source.reader.full_size:
         return [title, "<p>no pictures: a training cache has no full-size scans</p>"]
     pictures = []
@@ -301,7 +300,7 @@ def _mistakes(found: Evaluated, classifier: Classifier) -> list[str]:
         ]
         pictures.append(overlay(scan, classifier.explain(scan, target).heatmap))
     captions = [
-        f"{groups[found.labelled.truth[index]].name} called {groups[said[index]].name}"
+        f"{groups[found.scans.labels[index]].name} called {groups[said[index]].name}"
         f" {confidence[index]:.0%}"
         for index in worst
     ]

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, TypeAlias
 
-import numpy as np
-
-from oct_jax.commands.settings import EvaluateConfig
 from oct_jax.data.datasets import PHANTOM, open_data
 from oct_jax.data.folder import scans_in_files
 from oct_jax.data.kermany import list_scans
 from oct_jax.data.manifest import Record, summarize
 from oct_jax.data.prepared import is_prepared
-from oct_jax.metrics.groups import Group, Labelled, plain_groups
+from oct_jax.data.scans import Scans
+from oct_jax.metrics.groups import Group, plain_groups, task_of_groups
 from oct_jax.provenance import Provenance
 from oct_jax.runs.folder import read_run_config
 from oct_jax.task import Task
 from oct_jax.types import UserError
+
+OnBadScan: TypeAlias = Literal["refuse", "skip"]
 
 _RESERVED = ("macro", "urgent", "weighted", "balanced")
 
@@ -37,26 +37,88 @@ class Overlap:
     chosen: int
 
 
-def open_labelled(folder: Path, config: EvaluateConfig) -> Labelled:
-    """Opens the scans that a command asks for.
+@dataclass(frozen=True)
+class Selection:
+    """Which scans a user means by folder, manifest, split and labels.
+
+    Attributes:
+      scans: with labels that are the names of `groups`.
+      groups: what the labels stand for among the run's classes.
+      name: of the data, for reports.
+      split: of the data that the scans are, or `all`.
+      own: whether they are of the run's own data.
+    """
+
+    scans: Scans
+    groups: tuple[Group, ...]
+    name: str
+    split: str
+    own: bool
+
+
+def open_run_scans(
+    folder: Path,
+    *,
+    data: str | None = None,
+    manifest: Path | None = None,
+    on_bad_scan: OnBadScan | None = None,
+) -> Scans:
+    """Opens the scans of a run by its manifest, or others by the run's settings.
 
     Args:
       folder: of the run.
-      config: the settings.
+      data: another data set, of the same task, whose splits are its own.
+      manifest: whose scans and splits to use, in place of the run's.
+      on_bad_scan: in place of the run's.
+
+    Raises:
+      UserError: no run, or its data is gone; see `open_data`.
+    """
+    config = read_run_config(folder)
+    settings = config.settings
+    if data is None and manifest is None:
+        manifest = folder / "manifest.csv"
+    return open_data(
+        data or settings["data"],
+        task=config.task,
+        manifest=manifest,
+        on_bad_scan=on_bad_scan or settings["on_bad_scan"],
+        seed=settings["seed"],
+        phantom_patients=settings["phantom_patients"],
+    )
+
+
+def select_scans(
+    folder: Path,
+    *,
+    data: str | None = None,
+    manifest: str | None = None,
+    split: str | None = None,
+    labels: str | None = None,
+    on_bad_scan: OnBadScan = "refuse",
+) -> Selection:
+    """Opens the scans to evaluate a run on.
+
+    Args:
+      folder: of the run.
+      data: another folder; None for the run's own data.
+      manifest: whose scans and splits to use.
+      split: None for test of the run's own data, and for all of another folder.
+      labels: which classes the folder names of another folder stand for; see `parse_groups`.
+      on_bad_scan: what to do with bad files; see `list_scans`.
 
     Raises:
       UserError: the data is gone, has none of the classes, or has no scans of the split.
     """
-    if is_own(folder, config.data):
-        return _open_with_splits(folder, config, own=config.manifest is None)
-    assert config.data is not None
-    if config.data == PHANTOM:
+    own = is_own(folder, data)
+    if not own and data == PHANTOM:
         raise UserError(f"data={PHANTOM}: {folder} was trained on other data; leave data= out")
-    root = Path(config.data)
-    if config.manifest is not None or is_prepared(root):
-        return _open_with_splits(folder, config, own=False)
+    if own or manifest is not None or is_prepared(Path(str(data))):
+        if labels is not None:
+            raise UserError("labels=: is for folders whose labels are other than the classes")
+        return _select_split(folder, None if own else data, manifest, split, on_bad_scan)
     task = read_run_config(folder).task
-    return _open_folder(root, parse_groups(config.labels, task), config, task)
+    return _select_folder(Path(str(data)), parse_groups(labels, task), split, on_bad_scan, task)
 
 
 def is_own(folder: Path, data: str | None) -> bool:
@@ -119,56 +181,53 @@ def refuse_overlap(overlap: Overlap, scans: int, allowed: bool) -> None:
         )
 
 
-def _open_with_splits(folder: Path, config: EvaluateConfig, *, own: bool) -> Labelled:
-    if config.labels is not None:
-        raise UserError("labels=: is for folders whose labels are other than the classes")
-    settings = read_run_config(folder).settings
-    data = settings["data"] if is_own(folder, config.data) else str(config.data)
-    given = None if config.manifest is None else Path(config.manifest)
-    manifest = folder / "manifest.csv" if own else given
-    task = read_run_config(folder).task
-    opened = open_data(
-        data,
-        task=task,
-        manifest=manifest,
-        on_bad_scan=config.on_bad_scan,
-        seed=settings["seed"],
-        phantom_patients=settings["phantom_patients"],
-    )
-    split = config.split or ("test" if is_own(folder, config.data) else "all")
-    source = opened if split == "all" else opened.select(split)
-    if not len(source):
-        raise UserError(f"{data}: has no scans in the {split} split; say split=... or data=...")
-    groups = plain_groups(task)
-    return Labelled(source, groups, source.labels, data, split, own, tuple(opened.lines), task)
+def _select_split(
+    folder: Path,
+    data: str | None,
+    manifest: str | None,
+    split: str | None,
+    on_bad_scan: OnBadScan,
+) -> Selection:
+    """Scans that have splits: the run's own where `data` is None, or those of another set."""
+    given = None if manifest is None else Path(manifest)
+    opened = open_run_scans(folder, data=data, manifest=given, on_bad_scan=on_bad_scan)
+    split = split or ("test" if data is None else "all")
+    scans = opened if split == "all" else opened.select(split)
+    name = data or str(read_run_config(folder).settings["data"])
+    if not len(scans):
+        raise UserError(f"{name}: has no scans in the {split} split; say split=... or data=...")
+    own = data is None and manifest is None
+    return Selection(scans, plain_groups(scans.task), name, split, own)
 
 
-def _open_folder(
-    root: Path, groups: tuple[Group, ...], config: EvaluateConfig, task: Task
-) -> Labelled:
+def _select_folder(
+    root: Path, groups: tuple[Group, ...], split: str | None, on_bad_scan: OnBadScan, task: Task
+) -> Selection:
     """Another folder: whatever classes and labels it has, all of it or its official split."""
     others = [group.name for group in groups if group.name not in task.classes]
     listing = list_scans(
         root,
         task=task,
-        on_bad_scan=config.on_bad_scan,
+        on_bad_scan=on_bad_scan,
         require_all_classes=False,
         other_labels=others,
     )
-    split: Literal["test", "val", "calibration", "all"] = config.split or "all"
+    split = split or "all"
     if split in ("test", "val") and not listing.official:
         raise UserError(f"split={split}: {root} has no official split; leave split= out")
+    names = {group.name.casefold(): group.name for group in groups}
+    names |= {name.casefold(): group.name for group in groups for name in group.classes}
     records = tuple(
-        replace(record, split=split if split != "all" else "test")
+        replace(
+            record,
+            label=names[PurePosixPath(record.path).parent.name.casefold()],
+            split=split if split != "all" else "test",
+        )
         for record in listing.records
-        if split == "all" or record.split == split
+        if split in ("all", record.split)
     )
     if not records:
         raise UserError(f"{root}: has no scans in the {split} split")
-    index = {group.name.casefold(): number for number, group in enumerate(groups)}
-    index |= {name.casefold(): n for n, group in enumerate(groups) for name in group.classes}
-    folders = [PurePosixPath(record.path).parent.name.casefold() for record in records]
-    truth = np.array([index[name] for name in folders], np.int32)
     lines = [f"{root}: {len(records)} scans"]
     if listing.ignored:
         lines.append(
@@ -177,6 +236,5 @@ def _open_folder(
         )
     if listing.bad:
         lines.append(f"{len(listing.bad)} bad scans left out")
-    return Labelled(
-        scans_in_files(root, records), groups, truth, str(root), split, False, tuple(lines)
-    )
+    scans = scans_in_files(root, records, task_of_groups(groups, task))
+    return Selection(replace(scans, lines=tuple(lines)), groups, str(root), split, False)

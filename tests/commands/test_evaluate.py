@@ -43,6 +43,20 @@ def write_scans(root: Path, seed: int, folders: dict[str, str]) -> Path:
     return root
 
 
+def test_another_folder_has_the_classes_of_the_run_s_own_task(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    names = dict(zip(KERMANY.classes, "ABCD", strict=True))
+    config = json.loads((folder / "config.json").read_text())
+    for info in config["task"]["classes"]:
+        info["name"] = names[info["name"]]
+    (folder / "config.json").write_text(json.dumps(config))
+    clinic = write_scans(tmp_path / "clinic", 4, {"DME": "B", "DRUSEN": "ill", "CNV": "ill"})
+    scans = select_scans(folder, data=str(clinic), labels="ill:A+C").scans
+    assert scans.task.classes == ("ill", "B", "D")
+    for record, label in zip(scans.records, scans.labels, strict=True):
+        assert record.label == scans.task.classes[label] == record.path.partition("/")[0]
+
+
 def test_recalibrate_then_evaluate(run, tmp_path, monkeypatch, capsys):
     folder = shutil.copytree(run, tmp_path / "run")
     assert load(folder).rule is None

@@ -12,7 +12,7 @@ from oct_jax.data.manifest import Record
 from oct_jax.decision.outliers import fit_outliers
 from oct_jax.decision.rule import fit_rule
 from oct_jax.metrics.evaluation import appraise, parse_prevalence, to_groups
-from oct_jax.metrics.groups import Group, Labelled, tier_of
+from oct_jax.metrics.groups import Group, plain_groups, task_of_groups, tier_of
 from oct_jax.model.inference import Outputs
 from oct_jax.runs.scans import parse_groups
 from oct_jax.task import KERMANY
@@ -26,15 +26,14 @@ def outputs_of(seed, labels, strength=2.5):
     return Outputs(logits.astype(np.float32), pooled.astype(np.float32))
 
 
-def labelled_of(truth, groups=None, patients=None):
-    groups = groups or tuple(Group(name, (name,)) for name in KERMANY.classes)
+def scans_of(truth, groups=None, patients=None):
+    task = task_of_groups(groups or plain_groups(KERMANY), KERMANY)
     patients = patients or [str(index // 2) for index in range(len(truth))]
     records = tuple(
-        Record(f"{index}.png", "", patient, "test", 9, 9, 9, f"{index:064x}")
-        for index, patient in enumerate(patients)
+        Record(f"{index}.png", task.classes[label], patient, "test", 9, 9, 9, f"{index:064x}")
+        for index, (label, patient) in enumerate(zip(truth, patients, strict=True))
     )
-    source = scans_in_files(Path("/none"), records)
-    return Labelled(source, groups, np.asarray(truth, np.int32), "made up", "test", False, ())
+    return scans_in_files(Path("/none"), records, task)
 
 
 def rule_of(seed=0, scans=200, **asked):
@@ -53,7 +52,7 @@ def values(report):
 
 def test_a_report_of_everything():
     truth = np.arange(120) % 4
-    found = appraise(outputs_of(7, truth), rule_of(), labelled_of(truth), resamples=20)
+    found = appraise(outputs_of(7, truth), rule_of(), scans_of(truth), resamples=20)
     report = found.report
     assert report["scans"] == 120
     assert report["patients"] == 60
@@ -76,7 +75,7 @@ def test_a_report_of_everything():
 
 def test_without_a_rule_there_is_no_referral():
     truth = np.arange(40) % 4
-    report = appraise(outputs_of(1, truth), None, labelled_of(truth), resamples=10).report
+    report = appraise(outputs_of(1, truth), None, scans_of(truth), resamples=10).report
     assert report["referral"] is report["sets"] is report["calibration"] is None
     assert "deferred" not in report["figures"]
     assert values(report)["accuracy"] > 0.5
@@ -88,7 +87,7 @@ def test_missing_classes_and_few_patients_give_figures_or_none(present, patients
     truth = np.array(present)[np.arange(12) % len(present)]
     owners = [str(index % patients) for index in range(12)]
     found = appraise(
-        outputs_of(3, truth), rule_of(), labelled_of(truth, patients=owners), resamples=10
+        outputs_of(3, truth), rule_of(), scans_of(truth, patients=owners), resamples=10
     )
     for name, figure in found.report["figures"].items():
         assert figure["value"] is None or np.isfinite(figure["value"]), name
@@ -102,7 +101,7 @@ def test_broken_logits_are_told(broken):
     outputs = outputs_of(0, truth)
     outputs.logits[[2, 5], 1] = broken
     with pytest.raises(UserError, match="2 of 8 scans have logits that are not finite"):
-        appraise(outputs, None, labelled_of(truth), resamples=10)
+        appraise(outputs, None, scans_of(truth), resamples=10)
 
 
 def test_a_binary_folder_is_judged_by_the_sum_of_its_classes():
@@ -111,7 +110,8 @@ def test_a_binary_folder_is_judged_by_the_sum_of_its_classes():
     classes = np.arange(80) % 4
     truth = (classes == 3).astype(int)
     outputs = outputs_of(2, classes)
-    found = appraise(outputs, rule_of(), labelled_of(truth, groups), resamples=10)
+    scans = scans_of(truth, groups)
+    found = appraise(outputs, rule_of(), scans, groups=groups, task=KERMANY, resamples=10)
     np.testing.assert_allclose(found.by_group.sum(1), 1)
     np.testing.assert_allclose(found.by_group[:, 1], found.probabilities[:, 3])
     said = values(found.report)
@@ -170,7 +170,7 @@ def test_a_rare_disease_lowers_its_precision():
     rare = {"CNV": 0.01, "DME": 0.01, "DRUSEN": 0.01, "NORMAL": 0.97}
     told = [
         appraise(
-            outputs_of(4, truth), None, labelled_of(truth), resamples=10, prevalence=shares
+            outputs_of(4, truth), None, scans_of(truth), resamples=10, prevalence=shares
         ).report["figures"]["CNV precision there"]["value"]
         for shares in (common, rare)
     ]
@@ -180,8 +180,8 @@ def test_a_rare_disease_lowers_its_precision():
 def test_scans_that_name_no_patient_are_counted():
     truth = np.arange(12) % 4
     owners = [f"file:{index}" if index < 5 else str(index) for index in range(12)]
-    labelled = labelled_of(truth, patients=owners)
-    report = appraise(outputs_of(0, truth), None, labelled, resamples=10).report
+    scans = scans_of(truth, patients=owners)
+    report = appraise(outputs_of(0, truth), None, scans, resamples=10).report
     assert report["scans_without_patient"] == 5
 
 
@@ -191,6 +191,9 @@ def test_a_group_of_several_classes_has_no_simple_sampling_range():
     truth = np.array(
         [0 if KERMANY.classes[one] in ("CNV", "DRUSEN") else one // 2 + 1 for one in classes]
     )
-    report = appraise(outputs_of(1, classes), rule_of(), labelled_of(truth, groups)).report
+    scans = scans_of(truth, groups)
+    report = appraise(
+        outputs_of(1, classes), rule_of(), scans, groups=groups, task=KERMANY, resamples=10
+    ).report
     assert report["sets"]["by_group"]["AMD"]["sampling_range"] is None
     assert report["sets"]["by_group"]["DME"]["sampling_range"] is not None
