@@ -28,7 +28,6 @@ import onnxruntime
 from oct_jax.classifier import Classifier
 from oct_jax.data.phantom import phantom_scan
 from oct_jax.data.preprocess import Preprocess, resize_scan
-from oct_jax.export.evidence import Split
 from oct_jax.export.graph import make_graphs
 from oct_jax.export.quantize import RECIPES, quantize
 from oct_jax.model.fold import fold
@@ -68,10 +67,10 @@ def random_large(folder: Path) -> list[Path]:
     graphs = make_graphs(classifier)
     mobile = graphs.mobile
     scans = [phantom_scan(name, rng).image for name in KERMANY.classes]
-    split = Split(np.stack([resize_scan(scan, preprocess) for scan in scans]), np.arange(4))
+    inputs = np.stack([resize_scan(scan, preprocess) for scan in scans])
     onnx.save(graphs.any_size, folder / "large_random.onnx")
     onnx.save(mobile, folder / "large_random_mobile.onnx")
-    onnx.save(quantize(mobile, RECIPES[0], split), folder / "large_random_int8.onnx")
+    onnx.save(quantize(mobile, RECIPES[0], inputs), folder / "large_random_int8.onnx")
     return [folder / f"large_random{form}.onnx" for form in ("", "_mobile", "_int8")]
 
 

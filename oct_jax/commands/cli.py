@@ -104,9 +104,9 @@ def export(words: list[str]) -> None:
         return
     config = parse(ExportConfig, words, {})
     find_run(config.run)
-    from oct_jax.export.bundle import export
+    from oct_jax.commands.export import export_run
 
-    export(config, make_console())
+    export_run(config, make_console())
 
 
 def data(words: list[str]) -> None:

@@ -19,18 +19,15 @@ from rich.progress import Progress
 from oct_jax.classifier import Classifier
 from oct_jax.commands.outline_report import examine_outlines, outlines_markdown
 from oct_jax.commands.settings import ExplainReportConfig
-from oct_jax.data.datasets import open_data
-from oct_jax.data.preprocess import Preprocess, geometry, resize_scan
 from oct_jax.data.scans import Scans
-from oct_jax.explain.outlines import over_input
 from oct_jax.files import json_text, write_together
-from oct_jax.reports.faithfulness import Examples, examine
+from oct_jax.reports.faithfulness import examine
 from oct_jax.reports.faithfulness_page import draw_curves, draw_sheet, to_markdown
 from oct_jax.reports.overlay import encode_png
-from oct_jax.runs.folder import read_run_config
 from oct_jax.runs.load import load
 from oct_jax.runs.ownership import check_claimable, claim_folder
 from oct_jax.runs.paths import find_run
+from oct_jax.runs.scans import open_run_scans
 from oct_jax.runs.verified import report_path
 from oct_jax.types import UserError
 
@@ -44,14 +41,14 @@ def report(config: ExplainReportConfig, console: Console) -> None:
     folder = find_run(config.run)
     classifier = load(folder)
     check_claimable(report_path(folder).parent)
-    examples = read_examples(folder, classifier, config.scans)
-    console.print(f"{len(examples.labels)} test scans of {folder}", markup=False)
+    scans = choose_scans(folder, config.scans)
+    console.print(f"{len(scans)} test scans of {folder}", markup=False)
     outlines = _outlines(classifier, config)
     with Progress(console=console, transient=True) as bars:
-        bar = bars.add_task("removing and restoring", total=len(examples.labels))
+        bar = bars.add_task("removing and restoring", total=len(scans))
         tested = examine(
             classifier,
-            examples,
+            scans,
             method=config.method,
             flip=config.flip,
             steps=config.steps,
@@ -69,7 +66,7 @@ def report(config: ExplainReportConfig, console: Console) -> None:
             report_path(folder): json_text(tested.figures),
             where / "report.md": text,
             where / "curves.png": draw_curves(tested),
-            where / "maps.png": encode_png(draw_sheet(tested, examples, classifier)),
+            where / "maps.png": encode_png(draw_sheet(tested, scans, classifier)),
         }
     )
     console.print(text, markup=False)
@@ -93,40 +90,16 @@ def _outlines(classifier: Classifier, config: ExplainReportConfig) -> dict[str, 
     )
 
 
-def read_examples(folder: Path, classifier: Classifier, count: int) -> Examples:
+def choose_scans(folder: Path, count: int) -> Scans:
     """About `count` test scans of a run's data, as many of each class.
 
     Raises:
       UserError: the data is gone, or has no test scans.
     """
-    settings = read_run_config(folder).settings
-    source = open_data(
-        settings["data"],
-        task=classifier.task,
-        manifest=folder / "manifest.csv",
-        on_bad_scan=settings["on_bad_scan"],
-        seed=settings["seed"],
-        phantom_patients=settings["phantom_patients"],
-    ).select("test")
-    if not len(source):
+    scans = open_run_scans(folder).select("test")
+    if not len(scans):
         raise UserError(f"{folder}: its data has no test scans to explain")
-    return make_examples(source.take(_spread(source, count).tolist()), classifier.preprocess)
-
-
-def make_examples(scans: Scans, preprocess: Preprocess) -> Examples:
-    """All scans as the model sees them; lesions only where those of every scan are known."""
-    read = [scans.read(index) for index in range(len(scans))]
-    lesions = [
-        over_input(mask, geometry(scan, preprocess), preprocess.size)
-        for index, scan in enumerate(read)
-        if (mask := scans.lesion(index)) is not None
-    ]
-    return Examples(
-        np.stack([resize_scan(scan, preprocess) for scan in read]),
-        scans.labels,
-        np.stack(lesions) if len(lesions) == len(scans) else None,
-        scans.patients,
-    )
+    return scans.take(_spread(scans, count).tolist())
 
 
 def _spread(source: Scans, count: int) -> np.ndarray:

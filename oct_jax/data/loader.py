@@ -36,7 +36,10 @@ def check_resized(scans: Scans, preprocess: Preprocess) -> None:
 
 
 class Batch(TypedDict):
-    """Resized grey scans (0 to 255) and their class indices."""
+    """Resized grey scans (0 to 255) and their class indices: the arrays that a device is given.
+
+    `Scans` are read one by one, at their full size, when they are needed; a batch is in memory.
+    """
 
     image: ScanBatch
     label: LabelBatch
@@ -193,6 +196,15 @@ def in_order(
     batches = chosen.batch(batch_size, drop_remainder=False)
     for batch in prefetch(batches, threads=threads):
         yield batch["image"]
+
+
+def read_batch(scans: Scans, preprocess: Preprocess, *, at_most: int, threads: int) -> Batch:
+    """All scans in one batch, unaugmented; each n-th where there are more than `at_most`."""
+    every = max(-(-len(scans) // at_most), 1)
+    empty = np.zeros((0, preprocess.size, preprocess.size), np.uint8)
+    parts = in_order(scans, preprocess, batch_size=at_most, threads=threads, every=every)
+    image = np.concatenate([empty, *(parts if len(scans) else ())])
+    return {"image": image, "label": scans.labels[::every]}
 
 
 def augmented_views(

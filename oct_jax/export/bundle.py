@@ -19,7 +19,7 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,13 @@ import numpy as np
 import onnx
 from msgspec import Struct, field
 from onnx import ModelProto
-from rich.console import Console
 
 from oct_jax.classifier import Classifier
-from oct_jax.commands.settings import ExportConfig
-from oct_jax.data.datasets import open_data
+from oct_jax.data.loader import Batch, read_batch
 from oct_jax.data.scans import Scans
 from oct_jax.export import documents
 from oct_jax.export.decision import describe_decision
-from oct_jax.export.evidence import Split, answer, figures, read_split
+from oct_jax.export.evidence import answer, figures
 from oct_jax.export.golden import Golden, encode_pgm, make_golden
 from oct_jax.export.graph import IR_VERSION, OPSET, make_graphs
 from oct_jax.export.quantize import Quantized, left_out, search
@@ -47,7 +45,7 @@ from oct_jax.model.protocol import digest_of
 from oct_jax.reports.evaluation_page import to_lines
 from oct_jax.runs.folder import read_run_config
 from oct_jax.runs.load import load
-from oct_jax.runs.paths import find_run
+from oct_jax.runs.scans import open_run_scans
 from oct_jax.runs.verified import REMEDY, FaithfulnessReport, fingerprint, report_path
 from oct_jax.types import UserError
 
@@ -57,25 +55,33 @@ RESEARCH_USE = "Research use. Not a medical device."
 LICENCE = "Apache-2.0"
 
 _TEST_SCANS = 1000
+_THREADS = 4
 
 
-def export(config: ExportConfig, console: Console) -> Path:
+def export(
+    run: Path,
+    out: Path,
+    *,
+    calibration_scans: int = 200,
+    notify: Callable[[str], None] | None = None,
+) -> None:
     """Writes a run's bundle, all of it or nothing, and verifies it.
 
-    Returns:
-      The bundle's folder.
+    Args:
+      run: the folder of a trained run.
+      out: the bundle's folder, which an earlier bundle may be in.
+      calibration_scans: at most so many scans calibrate int8, and as many choose its recipe.
+      notify: called with a line for a person, now and then.
 
     Raises:
       UserError: no trained run, a run that cannot be exported, or something of another kind where
         the bundle should go.
     """
-    run = find_run(config.run)
-    out = run / "export" if config.out is None else Path(config.out)
     check_place(out)
     classifier = load(run)
     try:
         with staging(out) as folder:
-            write_bundle(folder, run, classifier, config, console)
+            write_bundle(folder, run, classifier, calibration_scans, notify or (lambda line: None))
             problems = verify(folder)
             if problems:
                 raise UserError(
@@ -88,28 +94,31 @@ def export(config: ExportConfig, console: Console) -> Path:
         raise UserError(
             f"{out}: the disk is full; nothing was kept: free space, then run the same command"
         ) from error
-    console.print(f"{out}: whole; `python {out / 'verify.py'}` checks it anywhere", markup=False)
-    return out
 
 
 def write_bundle(
-    folder: Path, run: Path, classifier: Classifier, config: ExportConfig, console: Console
+    folder: Path,
+    run: Path,
+    classifier: Classifier,
+    calibration_scans: int,
+    notify: Callable[[str], None],
 ) -> None:
     """Fills an empty folder; the same bytes for the same run and the same versions."""
     about = describe(run, classifier)
     evidence = _evidence(run, classifier)
     graphs = make_graphs(classifier)
-    source = _open_source(run, console)
-    preprocess = classifier.preprocess
-    test = quantized = measured = None
-    if isinstance(source, Scans):
-        test = read_split(source, "test", preprocess, at_most=_TEST_SCANS)
-        quantized = _quantize(classifier, graphs.mobile, source, test, config, console)
-        if len(test):
-            answers = answer(graphs.mobile.SerializeToString(), test)
-            measured = figures(answers, test, classifier.rule, classifier.task)
+    measured = None
+    try:
+        scans = open_run_scans(run)
+    except UserError as error:
+        notify(f"{error}; exporting without int8 and without figures")
+        quantized = Quantized(None, left_out(f"the run's scans cannot be read ({error})"))
     else:
-        quantized = Quantized(None, left_out(f"the run's scans cannot be read ({source})"))
+        test = _read_split(scans, "test", classifier, at_most=_TEST_SCANS)
+        quantized = _quantize(classifier, graphs.mobile, scans, test, calibration_scans, notify)
+        if len(test["label"]):
+            answers = answer(graphs.mobile.SerializeToString(), test["image"])
+            measured = figures(answers, test["label"], classifier.rule, classifier.task)
     golden = make_golden(classifier)
 
     models = {"classifier": graphs.any_size, "classifier_mobile": graphs.mobile}
@@ -207,44 +216,32 @@ def _sha256(path: Path) -> str:
 def _quantize(
     classifier: Classifier,
     mobile: ModelProto,
-    source: Scans,
-    test: Split,
-    config: ExportConfig,
-    console: Console,
+    scans: Scans,
+    test: Batch,
+    calibration_scans: int,
+    notify: Callable[[str], None],
 ) -> Quantized:
-    splits = {
-        split: read_split(source, split, classifier.preprocess, at_most=config.calibration_scans)
+    calibration, validation = (
+        _read_split(scans, split, classifier, at_most=calibration_scans)
         for split in ("calibration", "val")
-    }
-    console.print("int8: trying recipes", markup=False)
+    )
+    notify("int8: trying recipes")
     quantized = search(
         mobile,
         classifier.rule,
-        calibration=splits["calibration"],
-        validation=splits["val"],
+        calibration=calibration["image"],
+        validation=validation,
         test=test,
+        task=classifier.task,
     )
     if quantized.model is None:
-        console.print(f"int8 is left out: {quantized.report['reason']}", markup=False)
+        notify(f"int8 is left out: {quantized.report['reason']}")
     return quantized
 
 
-def _open_source(run: Path, console: Console) -> Scans | str:
-    """The run's scans, or why they are not to be had."""
-    config = read_run_config(run)
-    settings = config.settings
-    try:
-        return open_data(
-            settings["data"],
-            task=config.task,
-            manifest=run / "manifest.csv",
-            on_bad_scan=settings["on_bad_scan"],
-            seed=settings["seed"],
-            phantom_patients=settings["phantom_patients"],
-        )
-    except UserError as error:
-        console.print(f"{error}; exporting without int8 and without figures", markup=False)
-        return str(error)
+def _read_split(scans: Scans, split: str, classifier: Classifier, *, at_most: int) -> Batch:
+    chosen = scans.select(split)
+    return read_batch(chosen, classifier.preprocess, at_most=at_most, threads=_THREADS)
 
 
 def _write_model(folder: Path, name: str, model: ModelProto, about: Mapping[str, Any]) -> None:
@@ -271,9 +268,8 @@ def _write_golden(folder: Path, golden: Any, model_sha256: str, *, int8: bool) -
         (where / f"{name}.resized.pgm").write_bytes(encode_pgm(golden.resized[name]))
     if int8:
         scans = np.stack(list(golden.resized.values()))
-        split = Split(scans, np.zeros(len(scans), np.int32))
-        found = answer((folder / "classifier_int8.onnx").read_bytes(), split)
-        for case, probabilities in zip(golden.answers, found.probabilities, strict=True):
+        answers = answer((folder / "classifier_int8.onnx").read_bytes(), scans)
+        for case, probabilities in zip(golden.answers, answers.probabilities, strict=True):
             case["int8_probabilities"] = probabilities.tolist()
     content = {
         "synthetic": True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,28 +11,11 @@ import onnxruntime
 from jaxtyping import Float, Int
 
 from oct_jax.arrays import LabelBatch, ScanBatch
-from oct_jax.data.loader import in_order
-from oct_jax.data.preprocess import Preprocess
-from oct_jax.data.scans import Scans
 from oct_jax.decision.conformal import prediction_sets
 from oct_jax.decision.referral import refer, urgency
 from oct_jax.decision.rule import DecisionRule
 from oct_jax.export.verify import run
 from oct_jax.task import KERMANY, Task
-
-_BATCH = 32
-_THREADS = 4
-
-
-@dataclass(frozen=True)
-class Split:
-    """Scans as the model takes them, and their labels."""
-
-    scans: ScanBatch
-    labels: LabelBatch
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 class Answers(NamedTuple):
@@ -55,24 +37,13 @@ class Answers(NamedTuple):
         return self.probabilities.argmax(1)
 
 
-def read_split(source: Scans, split: str, preprocess: Preprocess, *, at_most: int) -> Split:
-    """The resized scans of a split; every n-th where there are more than `at_most`."""
-    chosen = source.select(split)
-    if not len(chosen):
-        size = preprocess.size
-        return Split(np.zeros((0, size, size), np.uint8), np.zeros(0, np.int32))
-    every = -(-len(chosen) // at_most)
-    batches = in_order(chosen, preprocess, batch_size=_BATCH, threads=_THREADS, every=every)
-    return Split(np.concatenate(list(batches)), chosen.labels[::every])
-
-
-def answer(model: bytes, split: Split) -> Answers:
-    """Runs a mobile model over the scans of a split."""
+def answer(model: bytes, scans: ScanBatch) -> Answers:
+    """Runs a mobile model over resized scans, one after the other."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     rows = []
-    for scan in split.scans:
+    for scan in scans:
         outputs = run(session, {"scan": scan[None, None].astype(np.float32)})
         probabilities = outputs["probabilities"][0]
         score = outputs.get("outlier_score", np.full(1, np.nan, np.float32))[0]
@@ -98,30 +69,30 @@ def agreement(first: Sequence[str], second: Sequence[str]) -> float:
     return float(np.mean([a == b for a, b in zip(first, second, strict=True)]))
 
 
-def accuracy(answers: Answers, split: Split) -> float:
+def accuracy(answers: Answers, labels: LabelBatch) -> float:
     """Share of scans whose most probable class is the right one."""
-    return float((answers.labels == split.labels).mean())
+    return float((answers.labels == labels).mean())
 
 
 def figures(
-    answers: Answers, split: Split, rule: DecisionRule | None, task: Task = KERMANY
+    answers: Answers, labels: LabelBatch, rule: DecisionRule | None, task: Task = KERMANY
 ) -> dict[str, Any]:
     """Accuracy, sensitivity and specificity, each as (value, low, high, scans), and referrals.
 
     Intervals are Wilson's at 95 %, over scans: scans of one patient are alike, so the truth is a
     little wider.
     """
-    right = answers.labels == split.labels
-    found: dict[str, Any] = {"scans": len(split), "accuracy": share(int(right.sum()), len(right))}
+    right = answers.labels == labels
+    result: dict[str, Any] = {"scans": len(labels), "accuracy": share(int(right.sum()), len(right))}
     for part, chosen in (("sensitivity", True), ("specificity", False)):
-        found[part] = {}
+        result[part] = {}
         for index, name in enumerate(task.classes):
-            own = (split.labels == index) == chosen
+            own = (labels == index) == chosen
             hits = ((answers.labels == index) == chosen) & own
-            found[part][name] = share(int(hits.sum()), int(own.sum()))
+            result[part][name] = share(int(hits.sum()), int(own.sum()))
     counts = Counter(referrals(answers, rule, task))
-    found["referrals"] = {name: counts[name] for name in ("urgent", "routine", "observe", "defer")}
-    return found
+    result["referrals"] = {name: counts[name] for name in ("urgent", "routine", "observe", "defer")}
+    return result
 
 
 def share(hits: int, scans: int) -> list[float]:

@@ -25,9 +25,12 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from oct_jax.arrays import LabelBatch, ScanBatch
+from oct_jax.data.loader import Batch
 from oct_jax.decision.rule import DecisionRule
-from oct_jax.export.evidence import Answers, Split, accuracy, agreement, answer, referrals
+from oct_jax.export.evidence import Answers, accuracy, agreement, answer, referrals
 from oct_jax.export.graph import HIDDEN_KERNEL, TRUNK
+from oct_jax.task import KERMANY, Task
 
 LARGEST_DROP, LEAST_AGREEMENT = 0.005, 0.99
 """The gate: of accuracy, and of referrals that are the same as in float."""
@@ -78,9 +81,10 @@ def search(
     mobile: ModelProto,
     rule: DecisionRule | None,
     *,
-    calibration: Split,
-    validation: Split,
-    test: Split,
+    calibration: ScanBatch,
+    validation: Batch,
+    test: Batch,
+    task: Task = KERMANY,
 ) -> Quantized:
     """Tries every recipe and gates the best.
 
@@ -90,41 +94,43 @@ def search(
       calibration: sets the ranges of activations.
       validation: chooses among the recipes.
       test: judges the chosen one.
+      task: of the labels.
     """
-    splits = {"calibration": calibration, "validation": validation, "test": test}
-    empty = [name for name, split in splits.items() if not len(split)]
+    splits = {"calibration": calibration, "validation": validation["image"], "test": test["image"]}
+    empty = [name for name, scans in splits.items() if not len(scans)]
     if empty:
         return Quantized(None, left_out(f"the run has no {' and no '.join(empty)} scans"))
-    exact = answer(mobile.SerializeToString(), validation)
+    exact = answer(mobile.SerializeToString(), validation["image"])
     rows, models = [], []
     for recipe in RECIPES:
         if recipe.in_float == "squeeze-excite" and not squeeze_excite_nodes(mobile):
             continue  # the minimalistic network has none
         model = quantize(mobile, recipe, calibration)
-        found = answer(model.SerializeToString(), validation)
-        rows.append(describe(recipe) | compare(exact, found, validation, rule))
+        answers = answer(model.SerializeToString(), validation["image"])
+        rows.append(describe(recipe) | compare(exact, answers, validation["label"], rule, task))
         models.append(model)
     best = max(range(len(rows)), key=lambda index: _merit(rows[index], -index))
     chosen = models[best]
     gate = compare(
-        answer(mobile.SerializeToString(), test),
-        answer(chosen.SerializeToString(), test),
-        test,
+        answer(mobile.SerializeToString(), test["image"]),
+        answer(chosen.SerializeToString(), test["image"]),
+        test["label"],
         rule,
+        task,
     )
     report = {
         "calibration_scans": len(calibration),
-        "search_on": f"{len(validation)} validation scans",
+        "search_on": f"{len(validation['label'])} validation scans",
         "search": rows,
         "chosen": {name: rows[best][name] for name in ("weights", "activations", "in_float")},
-        "gate_on": f"{len(test)} test scans",
+        "gate_on": f"{len(test['label'])} test scans",
         "gate": gate | {"largest_drop": LARGEST_DROP, "least_agreement": LEAST_AGREEMENT},
     }
     if not passes(gate):
         reason = (
             f"accuracy fell from {gate['float_accuracy']:.4f} to {gate['accuracy']:.4f} and"
             f" {gate['referral_agreement']:.2%} of the referrals stayed the same on"
-            f" {len(test)} test scans; allowed are a fall of {LARGEST_DROP:.3f} and"
+            f" {len(test['label'])} test scans; allowed are a fall of {LARGEST_DROP:.3f} and"
             f" {LEAST_AGREEMENT:.0%}"
         )
         return Quantized(None, left_out(reason) | report)
@@ -146,16 +152,22 @@ def describe(recipe: Recipe) -> dict[str, Any]:
 
 
 def compare(
-    exact: Answers, found: Answers, split: Split, rule: DecisionRule | None
+    exact: Answers,
+    quantized: Answers,
+    labels: LabelBatch,
+    rule: DecisionRule | None,
+    task: Task = KERMANY,
 ) -> dict[str, float]:
     """How far a quantized model's answers are from the float model's."""
-    change = np.abs(found.probabilities - exact.probabilities).max(1)
+    change = np.abs(quantized.probabilities - exact.probabilities).max(1)
     return {
-        "float_accuracy": accuracy(exact, split),
-        "accuracy": accuracy(found, split),
-        "referral_agreement": agreement(referrals(exact, rule), referrals(found, rule)),
+        "float_accuracy": accuracy(exact, labels),
+        "accuracy": accuracy(quantized, labels),
+        "referral_agreement": agreement(
+            referrals(exact, rule, task), referrals(quantized, rule, task)
+        ),
         "mean_change_of_probability": round(float(change.mean()), 6),
-        "mean_heatmap_correlation": round(_correlation(exact.heatmaps, found.heatmaps), 4),
+        "mean_heatmap_correlation": round(_correlation(exact.heatmaps, quantized.heatmaps), 4),
     }
 
 
@@ -167,7 +179,7 @@ def passes(row: Mapping[str, Any]) -> bool:
     )
 
 
-def quantize(mobile: ModelProto, recipe: Recipe, calibration: Split) -> ModelProto:
+def quantize(mobile: ModelProto, recipe: Recipe, calibration: ScanBatch) -> ModelProto:
     """Static quantization in QDQ form by onnxruntime, the same bytes for the same input."""
     bits = {8: QuantType.QUInt8, 16: QuantType.QUInt16}[recipe.activations]
     with tempfile.TemporaryDirectory() as folder, _quiet():
@@ -224,8 +236,8 @@ def squeeze_excite_nodes(mobile: ModelProto) -> set[str]:
 
 
 class _Reader(CalibrationDataReader):
-    def __init__(self, split: Split):
-        self._scans: Iterator[np.ndarray] = iter(split.scans)
+    def __init__(self, scans: ScanBatch):
+        self._scans: Iterator[np.ndarray] = iter(scans)
 
     def get_next(self) -> dict:
         """The next scan as an input of the model; nothing after the last."""
@@ -246,13 +258,13 @@ def _merit(row: dict[str, Any], order: int) -> tuple:
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Mean over scans of the correlation of two heatmaps; a flat one is like none."""
-    found = []
+    correlations = []
     for a, b in zip(first, second, strict=True):
         flat = min(a.std(), b.std()) < 1e-6
-        found.append(
+        correlations.append(
             float(np.allclose(a, b)) if flat else float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
         )
-    return float(np.mean(found))
+    return float(np.mean(correlations))
 
 
 @contextlib.contextmanager

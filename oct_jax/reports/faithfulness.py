@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int32, UInt8
 
 from oct_jax.classifier import Classifier
-from oct_jax.data.preprocess import HeatmapGrid, to_input_coordinates
+from oct_jax.data.preprocess import HeatmapGrid, Preprocess, geometry, to_input_coordinates
+from oct_jax.data.scans import Scans
 from oct_jax.decision.calibration import softmax
 from oct_jax.explain.faithfulness import (
     area_under,
@@ -53,23 +54,7 @@ _NOISE_DRAWS = 3
 
 Cells = Float[np.ndarray, "scans rows columns"]
 Inputs = UInt8[np.ndarray, "scans size size"]
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Scans to test on, as the model sees them.
-
-    Attributes:
-      inputs: uint8 grey, (scans, size, size).
-      labels: indices into the classes.
-      lesions: where the lesions are, (scans, size, size); None where nobody knows.
-      patients: of each scan; intervals draw patients.
-    """
-
-    inputs: Inputs
-    labels: Int32[np.ndarray, "scans"]
-    lesions: Bool[np.ndarray, "scans size size"] | None
-    patients: tuple[str, ...]
+Lesions = Bool[np.ndarray, "scans size size"]
 
 
 @dataclass(frozen=True)
@@ -91,7 +76,7 @@ class Tested:
 
 def examine(
     classifier: Classifier,
-    examples: Examples,
+    scans: Scans,
     *,
     method: Method = "gradcam",
     flip: bool = False,
@@ -103,7 +88,7 @@ def examine(
 
     Args:
       classifier: whose maps are tested.
-      examples: the scans to test on.
+      scans: to test on; intervals draw their patients.
       method: of the maps.
       flip: average each map with the mirrored scan's.
       steps: shares of the scan at which the deletion and insertion curves are sampled.
@@ -111,12 +96,14 @@ def examine(
       progress: called with (scans done, scans) while curves are computed.
     """
     rng = np.random.default_rng(seed)
+    preprocess = classifier.preprocess
+    inputs = np.stack([scans.read_resized(index, preprocess) for index in range(len(scans))])
+    lesions = lesions_over_input(scans, preprocess)
     explain = partial(_explain, classifier, method, flip)
-    logits, cells = explain(classifier.variables, examples.inputs, None)
+    logits, cells = explain(classifier.variables, inputs, None)
     targets = logits.argmax(-1).astype(np.int32)
     randomised = {
-        part: explain(other, examples.inputs, targets)[1]
-        for part, other in _randomised(classifier, seed)
+        part: explain(other, inputs, targets)[1] for part, other in _randomised(classifier, seed)
     }
     rivals = {
         "map": cells,
@@ -124,12 +111,12 @@ def examine(
         "centre": np.repeat(centre_cells(cells.shape[1:])[None], len(cells), axis=0),
         "random head": randomised["the head"],
     }
-    curves = _curves(classifier, examples.inputs, rivals, targets, steps, seed, progress)
+    curves = _curves(classifier, inputs, rivals, targets, steps, seed, progress)
     areas = {
         test: {kind: _area(test, rows) for kind, rows in by_kind.items()}
         for test, by_kind in curves.items()
     }
-    interval = partial(patient_interval, patients=examples.patients, rng=rng)
+    interval = partial(patient_interval, patients=scans.patients, rng=rng)
     figures: dict[str, Any] = {
         "model": fingerprint(classifier),
         "stage": classifier.stage,
@@ -137,8 +124,8 @@ def examine(
         "flip": flip,
         "synthetic": classifier.synthetic,
         "scans": len(cells),
-        "patients": len(set(examples.patients)),
-        "accuracy": float((targets == examples.labels).mean()),
+        "patients": len(set(scans.patients)),
+        "accuracy": float((targets == scans.labels).mean()),
         "empty_maps": int((cells.max((1, 2)) == 0).sum()),
         "areas": {
             test: {kind: interval(values) for kind, values in by_kind.items()}
@@ -148,20 +135,34 @@ def examine(
             test: {rival: interval(_gain(test, by_kind, rival)) for rival in MAPS[1:]}
             for test, by_kind in areas.items()
         },
-        "advantage_on_lesions": _advantage_on_lesions(examples, areas, rng),
+        "advantage_on_lesions": _advantage_on_lesions(lesions, scans.patients, areas, rng),
         "randomised": {
             part: interval(rank_correlation(cells, others)) for part, others in randomised.items()
         },
         "noise": interval(
             _change_under_noise(
-                partial(explain, classifier.variables, targets=targets), examples.inputs, cells, rng
+                partial(explain, classifier.variables, targets=targets), inputs, cells, rng
             )
         ),
-        "lesions": _lesion_figures(examples, rivals, classifier.grid, rng),
+        "lesions": _lesion_figures(lesions, scans.patients, rivals, classifier.grid, rng),
     }
     figures["criteria"] = criteria(figures)
     figures["passed"] = all(figures["criteria"].values())
     return Tested(figures, cells, targets, curves)
+
+
+def lesions_over_input(scans: Scans, preprocess: Preprocess) -> Lesions | None:
+    """Where the lesions are over the model's input; None unless all scans' lesions are known."""
+    masks = [scans.lesion(index) for index in range(len(scans))]
+    known = [(index, mask) for index, mask in enumerate(masks) if mask is not None]
+    if len(known) < len(scans):
+        return None
+    return np.stack(
+        [
+            over_input(mask, geometry(scans.read(index), preprocess), preprocess.size)
+            for index, mask in known
+        ]
+    )
 
 
 def criteria(figures: dict[str, Any]) -> dict[str, bool]:
@@ -272,13 +273,16 @@ def _gain(test: str, areas: dict[str, np.ndarray], rival: str) -> np.ndarray:
 
 
 def _advantage_on_lesions(
-    examples: Examples, areas: dict[str, dict[str, np.ndarray]], rng: np.random.Generator
+    lesions: Lesions | None,
+    patients_of: Sequence[str],
+    areas: dict[str, dict[str, np.ndarray]],
+    rng: np.random.Generator,
 ) -> dict[str, dict[str, tuple[float, float, float]]]:
     """By how much deletion and insertion beat each rival on scans with a lesion; {} if unknown."""
-    if examples.lesions is None:
+    if lesions is None:
         return {}
-    there = np.flatnonzero(examples.lesions.any((1, 2)))
-    patients = [examples.patients[index] for index in there]
+    there = np.flatnonzero(lesions.any((1, 2)))
+    patients = [patients_of[index] for index in there]
     interval = partial(patient_interval, patients=patients, rng=rng)
     return {
         test: {rival: interval(_gain(test, areas[test], rival)[there]) for rival in MAPS[1:]}
@@ -311,22 +315,26 @@ def _change_under_noise(
 
 
 def _lesion_figures(
-    examples: Examples, rivals: dict[str, Cells], grid: HeatmapGrid, rng: np.random.Generator
+    lesions: Lesions | None,
+    patients_of: Sequence[str],
+    rivals: dict[str, Cells],
+    grid: HeatmapGrid,
+    rng: np.random.Generator,
 ) -> dict[str, dict[str, tuple[float, float, float]]]:
     """How well each kind of map finds the lesions, over scans that have one; {} if unknown."""
-    if examples.lesions is None:
+    if lesions is None:
         return {}
-    size = examples.inputs.shape[1]
+    size = lesions.shape[1]
     tolerance = round(TOLERANCE * size)
-    there = np.flatnonzero(examples.lesions.any((1, 2)))
-    patients = [examples.patients[index] for index in there]
+    there = np.flatnonzero(lesions.any((1, 2)))
+    patients = [patients_of[index] for index in there]
     interval = partial(patient_interval, patients=patients, rng=rng)
     figures: dict[str, dict[str, tuple[float, float, float]]] = {}
     for kind, cells in rivals.items():
         rows = []
         for index in there:
             heat = to_input_coordinates(cells[index], grid, size)
-            lesion = examples.lesions[index]
+            lesion = lesions[index]
             rows.append(
                 [
                     points_at(heat, lesion, tolerance),

@@ -11,7 +11,8 @@ import numpy as np
 
 from oct_jax.classifier import Classifier
 from oct_jax.data.preprocess import to_input_coordinates
-from oct_jax.reports.faithfulness import MAPS, NOISE, ROAD_SHARES, Examples, Tested
+from oct_jax.data.scans import Scans
+from oct_jax.reports.faithfulness import MAPS, NOISE, ROAD_SHARES, Tested, lesions_over_input
 from oct_jax.reports.overlay import RESEARCH_USE, overlay
 from oct_jax.reports.picture import contact_sheet
 
@@ -85,19 +86,18 @@ def draw_curves(tested: Tested) -> bytes:
     return buffer.getvalue()
 
 
-def draw_sheet(tested: Tested, examples: Examples, classifier: Classifier) -> np.ndarray:
+def draw_sheet(tested: Tested, scans: Scans, classifier: Classifier) -> np.ndarray:
     """Maps of up to 24 scans on one page, lesions outlined in white."""
     shown = np.linspace(0, len(tested.cells) - 1, min(_SHEET, len(tested.cells))).astype(int)
+    lesions = lesions_over_input(scans.take(shown), classifier.preprocess)
     tiles, captions, classes = [], [], classifier.task.classes
-    for index in shown:
-        scan = examples.inputs[index]
+    for number, index in enumerate(shown):
+        scan = scans.read_resized(int(index), classifier.preprocess)
         heat = to_input_coordinates(tested.cells[index], classifier.grid, len(scan))
         tile = overlay(scan, heat)
-        if examples.lesions is not None:
-            tile = _outlined(tile, examples.lesions[index])
-        tiles.append(tile)
-        target, label = tested.targets[index], examples.labels[index]
-        captions.append(f"explains {classes[target]}; is {classes[label]}")
+        tiles.append(tile if lesions is None else _outlined(tile, lesions[number]))
+        target = tested.targets[index]
+        captions.append(f"explains {classes[target]}; is {scans.records[index].label}")
     return contact_sheet(tiles, captions, synthetic=classifier.synthetic)
 
 

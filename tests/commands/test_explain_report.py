@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from oct_jax.commands.explain_report import make_examples, read_examples, report
+from oct_jax.commands.explain_report import choose_scans, report
 from oct_jax.commands.outline_report import examine_outlines, outlines_markdown
 from oct_jax.commands.settings import ExplainReportConfig
 from oct_jax.data.phantom import phantom_scans
 from oct_jax.data.preprocess import Preprocess, geometry
-from oct_jax.reports.faithfulness import MAPS, criteria, examine
+from oct_jax.reports.faithfulness import MAPS, criteria, examine, lesions_over_input
 from oct_jax.runs.load import load
 from oct_jax.runs.verified import report_path
 from oct_jax.task import KERMANY
@@ -24,7 +24,7 @@ from oct_jax.types import UserError
 @pytest.fixture(scope="module")
 def tested(run):
     classifier = load(run)
-    return examine(classifier, read_examples(run, classifier, 8), steps=3)
+    return examine(classifier, choose_scans(run, 8), steps=3)
 
 
 def test_a_stored_report_is_whole(run, tmp_path):
@@ -41,7 +41,7 @@ def test_a_stored_report_is_whole(run, tmp_path):
 
 def test_the_same_seed_gives_the_same_figures(run, tested):
     classifier = load(run)
-    again = examine(classifier, read_examples(run, classifier, 8), steps=3)
+    again = examine(classifier, choose_scans(run, 8), steps=3)
     assert json.dumps(again.figures) == json.dumps(tested.figures)
 
 
@@ -59,7 +59,7 @@ def test_lesions_lie_where_their_scan_shows_them():
     preprocess = Preprocess(size=96, resize="retina", mean=(0.5,), std=(0.5,))
     scans = phantom_scans(patients=24, seed=0)
     scans = scans.take([index for index in range(len(scans)) if scans.lesion(index).any()][:4])
-    for index, lesion in enumerate(make_examples(scans, preprocess).lesions):
+    for index, lesion in enumerate(lesions_over_input(scans, preprocess)):
         rows = geometry(scans.read(index), preprocess).rows
         centre = np.nonzero(scans.lesion(index))[0].mean()
         expected = (centre + 0.5 - rows.start) / rows.extent * 96 - 0.5
@@ -67,9 +67,10 @@ def test_lesions_lie_where_their_scan_shows_them():
 
 
 def test_lesions_are_those_of_the_scans(run):
-    examples = read_examples(run, load(run), 8)
-    assert examples.inputs.shape[1:] == examples.lesions.shape[1:] == (64, 64)
-    for label, lesion in zip(examples.labels, examples.lesions, strict=True):
+    scans, preprocess = choose_scans(run, 8), load(run).preprocess
+    lesions = lesions_over_input(scans, preprocess)
+    assert scans.read_resized(0, preprocess).shape == lesions.shape[1:] == (64, 64)
+    for label, lesion in zip(scans.labels, lesions, strict=True):
         assert label != 3 or not lesion.any()
 
 

@@ -5,11 +5,9 @@ from pathlib import Path
 
 import pytest
 from narrow_run import PREPROCESS, make_run
-from rich.console import Console
 from viewer_browser import Browser, what_is_missing
 
 from oct_jax.classifier import Classifier
-from oct_jax.commands.settings import ExportConfig
 from oct_jax.data.phantom import phantom_scans
 from oct_jax.data.strengths import Augment
 from oct_jax.decision.fit import fit_on_scans
@@ -77,5 +75,5 @@ def bundle(run, tmp_path_factory) -> Path:
         patch.setattr(quantize, "LARGEST_DROP", 1.0)
         patch.setattr(quantize, "LEAST_AGREEMENT", 0.0)
         patch.setattr(quantize, "RECIPES", quantize.RECIPES[:2])
-        export(ExportConfig(run=str(run), out=str(out)), Console(quiet=True))
+        export(run, out)
     return out

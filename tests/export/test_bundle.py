@@ -13,6 +13,7 @@ import onnx
 import pytest
 from rich.console import Console
 
+from oct_jax.commands.export import export_run
 from oct_jax.commands.settings import ExportConfig
 from oct_jax.export import bundle as bundle_module
 from oct_jax.export import quantize, verify
@@ -22,8 +23,6 @@ from oct_jax.export.golden import encode_pgm
 from oct_jax.files import read_json, write_json
 from oct_jax.task import KERMANY
 from oct_jax.types import UserError
-
-QUIET = Console(quiet=True)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -128,7 +127,7 @@ def test_two_exports_are_the_same_bytes(bundle, run, tmp_path, monkeypatch):
     monkeypatch.setattr(quantize, "LARGEST_DROP", 1.0)
     monkeypatch.setattr(quantize, "LEAST_AGREEMENT", 0.0)
     monkeypatch.setattr(quantize, "RECIPES", quantize.RECIPES[:2])
-    export(ExportConfig(run=str(run), out=str(tmp_path / "again")), QUIET)
+    export(run, tmp_path / "again")
     assert contents(tmp_path / "again") == contents(bundle)
 
 
@@ -257,7 +256,7 @@ def test_a_failed_export_leaves_the_old_bundle_whole(copy, run, monkeypatch):
     monkeypatch.setattr(bundle_module, "sums_of", fails)
     monkeypatch.setattr(quantize, "RECIPES", quantize.RECIPES[:1])
     with pytest.raises(RuntimeError):
-        export(ExportConfig(run=str(run), out=str(copy)), QUIET)
+        export(run, copy)
     assert contents(copy) == before
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
 
@@ -265,13 +264,13 @@ def test_a_failed_export_leaves_the_old_bundle_whole(copy, run, monkeypatch):
 def test_an_old_bundle_is_replaced_and_another_folder_is_not(copy, run, tmp_path, monkeypatch):
     monkeypatch.setattr(quantize, "RECIPES", quantize.RECIPES[:1])
     (copy / "README.md").write_text("old")
-    export(ExportConfig(run=str(run), out=str(copy)), QUIET)
+    export(run, copy)
     assert (copy / "README.md").read_text() != "old"
     other = tmp_path / "photographs"
     other.mkdir()
     (other / "mine.txt").write_text("keep me")
     with pytest.raises(UserError, match="not a bundle"):
-        export(ExportConfig(run=str(run), out=str(other)), QUIET)
+        export(run, other)
     assert (other / "mine.txt").read_text() == "keep me"
 
 
@@ -280,8 +279,8 @@ def test_without_the_scans_the_bundle_has_no_int8_and_says_why(run, tmp_path):
     config = read_json(moved / "config.json")
     config["settings"]["data"] = str(tmp_path / "gone")
     write_json(moved / "config.json", config)
-    out = export(ExportConfig(run=str(moved)), QUIET)
-    assert out == moved / "export"
+    export_run(ExportConfig(run=str(moved)), Console(quiet=True))
+    out = moved / "export"
     about = read_json(out / "bundle.json")
     assert not (out / "classifier_int8.onnx").exists()
     assert not about["int8"]["shipped"]

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oct_jax.data.loader import Batch, read_batch
 from oct_jax.data.phantom import phantom_scans
 from oct_jax.decision.rule import DecisionRule, decide
 from oct_jax.export import quantize
-from oct_jax.export.evidence import Answers, Split, agreement, answer, read_split, referrals, share
+from oct_jax.export.evidence import Answers, agreement, answer, referrals, share
 from oct_jax.export.graph import make_graphs
 from oct_jax.export.quantize import Recipe, passes, search, squeeze_excite_nodes
 from oct_jax.model.inference import Outputs
@@ -21,23 +22,23 @@ def mobile(classifier):
 
 
 @pytest.fixture(scope="module")
-def split(classifier) -> Split:
-    source = phantom_scans(patients=24, seed=1)
-    return read_split(source, "val", classifier.preprocess, at_most=8)
+def batch(classifier) -> Batch:
+    scans = phantom_scans(patients=24, seed=1).select("val")
+    return read_batch(scans, classifier.preprocess, at_most=8, threads=2)
 
 
-def test_int8_is_close_to_float_and_the_same_every_time(mobile, split):
+def test_int8_is_close_to_float_and_the_same_every_time(mobile, batch):
     recipe = Recipe("per channel", 8, "nothing")
-    first = quantize.quantize(mobile, recipe, split).SerializeToString(deterministic=True)
-    second = quantize.quantize(mobile, recipe, split).SerializeToString(deterministic=True)
+    first = quantize.quantize(mobile, recipe, batch["image"]).SerializeToString(deterministic=True)
+    second = quantize.quantize(mobile, recipe, batch["image"]).SerializeToString(deterministic=True)
     assert first == second
     assert len(first) < 0.5 * len(mobile.SerializeToString())
-    exact, found = answer(mobile.SerializeToString(), split), answer(first, split)
+    exact, found = (answer(model, batch["image"]) for model in (mobile.SerializeToString(), first))
     assert np.abs(exact.probabilities - found.probabilities).max() < 0.2
 
 
-def test_every_convolution_is_quantized(mobile, split):
-    model = quantize.quantize(mobile, Recipe("per channel", 8, "nothing"), split)
+def test_every_convolution_is_quantized(mobile, batch):
+    model = quantize.quantize(mobile, Recipe("per channel", 8, "nothing"), batch["image"])
     made_by = {output: node.op_type for node in model.graph.node for output in node.output}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     assert len(convolutions) == 46
@@ -57,9 +58,9 @@ def test_the_minimalistic_network_has_no_squeeze_excite(mobile):
     assert squeeze_excite_nodes(mobile) == set()
 
 
-def test_search_tells_all_it_tried_and_ships_what_passes(mobile, split, classifier, monkeypatch):
+def test_search_tells_all_it_tried_and_ships_what_passes(mobile, batch, classifier, monkeypatch):
     monkeypatch.setattr(quantize, "RECIPES", quantize.RECIPES[:3])
-    splits = {"calibration": split, "validation": split, "test": split}
+    splits = {"calibration": batch["image"], "validation": batch, "test": batch}
     monkeypatch.setattr(quantize, "LEAST_AGREEMENT", 0.0)
     monkeypatch.setattr(quantize, "LARGEST_DROP", 1.0)
     found = search(mobile, classifier.rule, **splits)
@@ -75,9 +76,10 @@ def test_search_tells_all_it_tried_and_ships_what_passes(mobile, split, classifi
 
 
 @pytest.mark.parametrize("missing", ["calibration", "validation", "test"])
-def test_without_scans_there_is_no_int8_and_a_reason(mobile, split, missing):
-    splits = {"calibration": split, "validation": split, "test": split}
-    splits[missing] = Split(split.scans[:0], split.labels[:0])
+def test_without_scans_there_is_no_int8_and_a_reason(mobile, batch, missing):
+    splits = {"calibration": batch["image"], "validation": batch, "test": batch}
+    empty = Batch(image=batch["image"][:0], label=batch["label"][:0])
+    splits[missing] = empty["image"] if missing == "calibration" else empty
     found = search(mobile, None, **splits)
     assert found.model is None
     assert missing in found.report["reason"]
