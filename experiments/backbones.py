@@ -50,6 +50,7 @@ from oct_jax.commands import entry as command
 from oct_jax.commands.evaluate import outputs_of
 from oct_jax.commands.parsing import flatten, parse
 from oct_jax.commands.train import train_stage
+from oct_jax.commands.train_settings import read_settings
 from oct_jax.data.datasets import PHANTOM
 from oct_jax.data.preprocess import Preprocess, normalise
 from oct_jax.decision.calibration import softmax
@@ -61,7 +62,6 @@ from oct_jax.model.inference import make_forward
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
 from oct_jax.model.protocol import Pretrained, build
 from oct_jax.reports.overlay import encode_png, page
-from oct_jax.runs.folder import read_settings
 from oct_jax.runs.scans import select_scans
 from oct_jax.task import KERMANY
 from oct_jax.train.loss import class_weighted_loss

@@ -16,7 +16,7 @@ import numpy as np
 from oct_jax.data.datasets import open_data
 from oct_jax.data.preprocess import resize_scan
 from oct_jax.export.verify import feed, open_model, run
-from oct_jax.runs.folder import read_run_config
+from oct_jax.runs.config import read_run_config
 from oct_jax.runs.load import load
 from oct_jax.task import KERMANY
 

@@ -13,7 +13,7 @@ from oct_jax.model.grid import write_grid
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
 from oct_jax.model.protocol import Variables, build
 from oct_jax.runs.checkpoints import open_checkpoints
-from oct_jax.runs.folder import RunConfig, write_run_config
+from oct_jax.runs.config import RunConfig, write_run_config
 
 MODEL = MobileNetV3Config("large_minimalistic", width=0.25)
 PREPROCESS = Preprocess(size=64, mean=(0.5,) * 3, std=(0.5,) * 3)

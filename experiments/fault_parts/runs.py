@@ -13,12 +13,13 @@ import numpy as np
 
 from fault_parts.tally import Tally, attempt
 from oct_jax import load
-from oct_jax.commands.parsing import unflatten
+from oct_jax.commands.parsing import flatten, unflatten
 from oct_jax.commands.settings import TrainConfig
 from oct_jax.decision.storage import read_rule
 from oct_jax.files import read_json
 from oct_jax.model.protocol import fingerprint_of
-from oct_jax.runs.folder import check_resumable, read_run_config
+from oct_jax.runs.config import read_run_config
+from oct_jax.runs.folder import check_resumable
 from oct_jax.runs.scans import find_overlap, select_scans
 from oct_jax.runs.verified import is_verified
 
@@ -119,7 +120,7 @@ def _readers(run: Path, settings: TrainConfig) -> dict[str, Callable[[], Any]]:
         "evaluate's scans": scans,
         "run config": lambda: read_run_config(run),
         "rule": lambda: _of_rule(read_rule(stage)),
-        "resume": lambda: (check_resumable(run, settings), "resumable"),
+        "resume": lambda: (check_resumable(stage, flatten(settings), defaults={}), "resumable"),
         "export": lambda: _exported(run),
         "report": lambda: is_verified(run, load(run), "gradcam", False),
     }

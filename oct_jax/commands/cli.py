@@ -43,7 +43,7 @@ def train(words: list[str]) -> None:
     """Trains one stage: `stage=frozen`, then `stage=finetune`."""
     _check_places(parse(TrainConfig, words, {}))
     from oct_jax.commands.train import train_stage
-    from oct_jax.runs.folder import read_settings
+    from oct_jax.commands.train_settings import read_settings
     from oct_jax.runs.processes import is_writer, join_processes
 
     settings = read_settings(words)
@@ -87,6 +87,8 @@ def explain(words: list[str]) -> None:
     _check_scans(scans)
     found = find_tasks(scans, None if config.out is None else Path(config.out).expanduser())
     source = find_source(config.run, config.model)
+    if config.target is not None and source.run is not None:
+        _check_target(config.target, source.run)
     from oct_jax.commands.explain import explain
 
     explain(found, source, config, make_console())
@@ -152,6 +154,14 @@ def _check_places(config: TrainConfig) -> None:
     for name, place in places.items():
         if place is not None and not os.path.lexists(place):
             raise UserError(f"{name}={place}: no such file or folder")
+
+
+def _check_target(target: str, run: Path) -> None:
+    from oct_jax.runs.task import read_run_task  # imports NumPy
+
+    classes = read_run_task(run).classes
+    if target not in classes:
+        raise UserError(f"target={target}: must be one of {', '.join(classes)}")
 
 
 def _check_scans(words: Sequence[str]) -> None:

@@ -11,8 +11,10 @@ import contextlib
 import ctypes
 import errno
 import io
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +46,7 @@ def run(command: Callable[[list[str]], None]) -> int:
       Ctrl-C; or the command's own, where it raises `SystemExit`.
     """
     keep_freed_memory()
+    keep_libraries_quiet()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # File names need not be valid text; printing one must not fail.
@@ -163,6 +166,16 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         for name, value in _MALLOC.items():
             mallopt(name, value)
+
+
+def keep_libraries_quiet() -> None:
+    """Settings of other libraries, made before they are imported; one's own environment wins."""
+    # The loader runs a scan per thread: OpenCV's own threads would only get in the way.
+    os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
+    # Pillow warns of odd metadata; here a scan is either readable or refused with a reason.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    # Orbax reports each save, and TFDS every configuration but its own; errors are raised as well.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 # Of <malloc.h>: one heap for all threads (M_ARENA_MAX), nothing mapped apart from it (M_MMAP_MAX),

@@ -119,7 +119,7 @@ def recalibrate(config: RecalibrateConfig, console: Console) -> None:
         outputs,
         truth,
         classifier.rule.outliers if classifier.rule else None,
-        patients=labelled.source.patients,
+        patients=scans.patients,
         coverage=config.coverage,
         sensitivity=config.sensitivity,
         outlier_rate=config.outlier_rate,

@@ -13,9 +13,14 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from oct_jax.commands.settings import RUN_WIDE, TrainConfig
-from oct_jax.data.augment import Augmentation
-from oct_jax.data.augment.reference import ReferenceAugmentation
+from oct_jax.commands.parsing import flatten
+from oct_jax.commands.settings import FREE_ON_RESUME, RUN_WIDE, TrainConfig
+from oct_jax.commands.train_settings import (
+    augmentation_of,
+    check_run_wide,
+    stage_settings,
+    weights_name,
+)
 from oct_jax.data.datasets import PHANTOM, open_data
 from oct_jax.data.loader import check_resized
 from oct_jax.data.manifest import summarize
@@ -25,33 +30,30 @@ from oct_jax.decision.fit import fit_on_scans
 from oct_jax.decision.referral import NOT_REFERRED
 from oct_jax.decision.storage import read_rule, write_rule
 from oct_jax.files import write_json
-from oct_jax.model.backbones import DEFAULT, config_class, load_backbone
+from oct_jax.model.backbones import config_class, load_backbone
 from oct_jax.model.fold import fold
 from oct_jax.model.grid import measure_grid, read_grid, write_grid
 from oct_jax.model.protocol import Pretrained, Variables, build, fingerprint_of
 from oct_jax.runs.best import restore_best
 from oct_jax.runs.checkpoints import open_checkpoints
+from oct_jax.runs.config import RunConfig, read_run_config
 from oct_jax.runs.folder import (
-    RunConfig,
     begin_run,
     begin_stage,
     check_resumable,
-    check_run_wide,
     check_startable,
     exclusive,
     has_run,
-    provenance,
-    read_run_config,
 )
 from oct_jax.runs.origin import read_origin, weights_trained_on
 from oct_jax.runs.processes import is_writer, write_once
+from oct_jax.runs.provenance import provenance
 from oct_jax.runs.reporting import Reporter, draw_curves
 from oct_jax.task import Task, task_or_folders
 from oct_jax.train.feeds import settle_statistics
 from oct_jax.train.loop import check_devices, train, trained_form
-from oct_jax.train.precision import resolve_precision
 from oct_jax.train.scoring import score
-from oct_jax.train.settings import LEAST_WARMUP_STEPS, StageSettings
+from oct_jax.train.settings import StageSettings
 from oct_jax.transfer import load_pretrained, model_file_of
 from oct_jax.types import SPLITS, UserError
 
@@ -83,7 +85,7 @@ def train_stage(config: TrainConfig, console: Console) -> dict[str, Any]:
     """Trains one stage in its run folder, or what is left of it.
 
     Args:
-      config: as `run_folder.read_settings` gives it.
+      config: as `read_settings` gives it.
       console: where rows, progress and warnings go.
 
     Returns:
@@ -128,8 +130,11 @@ def _train_stage(config: TrainConfig, console: Console) -> dict[str, Any]:
 def open_stage(config: TrainConfig, console: Console) -> Stage:
     """Opens data and weights, then writes the run folder: after a mistake nothing is written."""
     folder = Path(config.run)
-    check_resumable(folder, config)
-    check_startable(folder, config)
+    typed = flatten(config)
+    if not config.restart:
+        defaults = flatten(TrainConfig(stage=config.stage))
+        check_resumable(folder / config.stage, typed, defaults=defaults, free=FREE_ON_RESUME)
+    check_startable(folder, restart=config.restart)
     settings = stage_settings(config)
     check_devices(settings)
     resumed = has_run(folder) and not (config.restart and config.stage == "frozen")
@@ -156,7 +161,11 @@ def open_stage(config: TrainConfig, console: Console) -> Stage:
             check_resized(data, run.preprocess)
             origin = provenance(data.report, pretrained.source, config.seed)
             write_once(lambda: _report_aside(begin_run(folder, run, data.records, origin), console))
-    write_once(lambda: _report_aside(begin_stage(folder, config), console))
+    write_once(
+        lambda: _report_aside(
+            begin_stage(folder, config.stage, typed, restart=config.restart), console
+        )
+    )
     _warn_of_overlap(folder, data, console)
     return Stage(config, settings, run, data, variables, folder / config.stage)
 
@@ -177,41 +186,6 @@ def _warn_of_overlap(folder: Path, data: Scans, console: Console) -> None:
 def _report_aside(aside: Path | None, console: Console) -> None:
     if aside is not None:
         console.print(f"what this replaces is kept in {aside}", markup=False)
-
-
-def stage_settings(config: TrainConfig) -> StageSettings:
-    """The training loop's settings: `auto` resolved for this machine, this stage, these weights."""
-    finetune = config.stage == "finetune"
-    return StageSettings(
-        stage=config.stage,
-        epochs=config.total_epochs,
-        learning_rate=None if config.learning_rate == "auto" else config.learning_rate,
-        batch_size=config.batch_size,
-        accumulate=config.accumulate,
-        schedule=config.schedule,
-        warmup_epochs=config.warmup_epochs,
-        least_warmup_steps=0 if config.protocol == "reference" else LEAST_WARMUP_STEPS,
-        clip_norm=config.clip_norm,
-        average_weights={"on": True, "off": False}.get(config.average_weights, finetune),
-        weight_decay=config.weight_decay,
-        class_weights=config.class_weights,
-        label_smoothing=config.label_smoothing,
-        dropout=config.dropout,
-        update_statistics=finetune and _updates_statistics(config),
-        cache_features=_caches_features(config),
-        views=config.views,
-        precision=resolve_precision(config.precision, jax.default_backend()),
-        remat=config.remat,
-        augment=config.augmentation,
-        threads=config.threads,
-        checkpoint_steps=config.checkpoint_steps,
-        seed=config.seed,
-    )
-
-
-def augmentation_of(config: TrainConfig) -> Augmentation | None:
-    """What takes the place of the package's augmentation; None: nothing does."""
-    return ReferenceAugmentation() if config.protocol == "reference" else None
 
 
 def finish(stage: Stage, rows: Sequence[dict[str, Any]], console: Console) -> dict[str, Any]:
@@ -352,24 +326,3 @@ def _check_form(settings: StageSettings, run: RunConfig) -> None:
         )
     size = run.preprocess.size
     build(trained_form(run.model, settings)).features_shape(size, size)
-
-
-def weights_name(config: TrainConfig) -> str:
-    """What `weights=auto` means for these data and this backbone; other values as given."""
-    if config.weights != "auto":
-        return config.weights
-    if config.data == PHANTOM:
-        return "random"
-    return "timm" if config.backbone == DEFAULT else "keras"
-
-
-def _updates_statistics(config: TrainConfig) -> bool:
-    if config.batchnorm == "auto":
-        return weights_name(config) == "random"
-    return config.batchnorm == "update"
-
-
-def _caches_features(config: TrainConfig) -> bool:
-    if config.stage == "finetune" or config.cache_features == "off":
-        return False
-    return config.cache_features == "on" or jax.process_count() == 1

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
-import cv2
 import grain
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -179,10 +178,12 @@ def _endless(scans: _ResizedScans | _CachedViews, seed: int) -> grain.MapDataset
 def prefetch(stream: grain.MapDataset, *, threads: int) -> grain.DatasetIterator:
     """Reads ahead with threads (JPEG decoding, resizing and OpenCV release the GIL).
 
+    A scan has a thread to itself; OpenCV's own threads would only get in the way, and commands turn
+    them off. In a script of one's own, `cv2.setNumThreads(1)` does.
+
     The iterator's `get_state()` and `set_state()` give and take the position of the next batch
     that has not been handed out; batches read ahead are not lost.
     """
-    cv2.setNumThreads(1)  # a scan has a thread to itself; OpenCV's own would only get in the way
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return iter(stream.to_iter_dataset(options))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import logging
 import os
 import shutil
 from collections.abc import Callable, Generator
@@ -132,7 +131,6 @@ def _write_records(scans: Scans, result: Path) -> dict[str, Any]:
     from oct_jax.data.oct_kermany import OctKermany, OctKermanyConfig, download_config
 
     tfds.disable_progress_bar()
-    logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of every configuration but its own
     given = OctKermanyConfig(
         name="prepared", root=reader.root, records=scans.records, classes=scans.task.classes
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,10 +30,6 @@ _CHUNK = 1024
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-# Pillow warns of odd metadata from within whichever thread reads; here a scan is either readable
-# or refused with a reason. `warnings.catch_warnings` is not safe in threads, a filter is.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class UnreadableScan(UserError):

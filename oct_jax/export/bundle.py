@@ -43,7 +43,7 @@ from oct_jax.export.viewer import MissingPackages, build_viewer
 from oct_jax.files import Count, Sha256, read_json
 from oct_jax.model.protocol import digest_of
 from oct_jax.reports.evaluation_page import to_lines
-from oct_jax.runs.folder import read_run_config
+from oct_jax.runs.config import read_run_config
 from oct_jax.runs.load import load
 from oct_jax.runs.scans import open_run_scans
 from oct_jax.runs.verified import REMEDY, FaithfulnessReport, fingerprint, report_path

@@ -30,6 +30,7 @@ from oct_jax.explain.faithfulness import (
 )
 from oct_jax.explain.gradcam import PREDICTED, Method, explain_all, make_explain
 from oct_jax.explain.imputation import remove_by_imputation
+from oct_jax.explain.outlines import over_input
 from oct_jax.model.inference import BATCH_SIZES, make_forward, predict_all
 from oct_jax.model.protocol import Variables
 from oct_jax.runs.verified import fingerprint

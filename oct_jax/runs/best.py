@@ -6,7 +6,6 @@ Apart from `checkpoint`, which needs the data loader to save its position.
 from __future__ import annotations
 
 import contextlib
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,6 @@ from oct_jax.runs.paths import has_best, is_step
 from oct_jax.types import UserError
 
 _REMEDY = "restore it from a copy, or train this stage anew"
-
-# Orbax reports each save and every handler it has to guess at WARNING.
-logging.getLogger("absl").setLevel(logging.CRITICAL)  # errors are raised as well
 
 
 def restore_best(stage_folder: Path, variables: Variables) -> tuple[Variables, dict[str, Any]]:

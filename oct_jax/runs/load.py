@@ -53,7 +53,7 @@ def load_run(folder: Path) -> Classifier:
     from oct_jax.model.grid import read_grid
     from oct_jax.model.protocol import build, fingerprint_of
     from oct_jax.runs.best import restore_best
-    from oct_jax.runs.folder import read_run_config
+    from oct_jax.runs.config import read_run_config
     from oct_jax.runs.origin import provenance_of
     from oct_jax.runs.paths import latest_stage
 

@@ -15,7 +15,7 @@ from oct_jax.data.prepared import is_prepared
 from oct_jax.data.scans import Scans
 from oct_jax.metrics.groups import Group, plain_groups, task_of_groups
 from oct_jax.provenance import Provenance
-from oct_jax.runs.folder import read_run_config
+from oct_jax.runs.config import read_run_config
 from oct_jax.task import Task
 from oct_jax.types import UserError
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from oct_jax.commands import settings
 from oct_jax.commands.parsing import PATHS, HelpRequested, flatten, keys_of, parse, unflatten
 from oct_jax.commands.settings import RUN_WIDE, TrainConfig
-from oct_jax.commands.train import augmentation_of, stage_settings
+from oct_jax.commands.train_settings import augmentation_of, read_settings, stage_settings
 from oct_jax.data.augment.reference import ReferenceAugmentation
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
-from oct_jax.runs.folder import RunConfig, read_settings, write_run_config
+from oct_jax.runs.config import RunConfig, write_run_config
 from oct_jax.types import UserError
 
 STAGE = st.sampled_from(["frozen", "finetune"])

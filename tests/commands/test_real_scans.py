@@ -9,9 +9,9 @@ from sklearn.datasets import load_sample_images
 
 from oct_jax import load
 from oct_jax.commands.train import train_stage
+from oct_jax.commands.train_settings import read_settings
 from oct_jax.data.manifest import read_manifest
 from oct_jax.data.split import leaking_patients
-from oct_jax.runs.folder import read_settings
 
 
 def test_frozen_stage_on_real_scans(real_scans, real_weights, tmp_path):

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from oct_jax import KERMANY, load
 from oct_jax.model.protocol import build
 from oct_jax.runs.best import restore_best
-from oct_jax.runs.folder import read_run_config
+from oct_jax.runs.config import read_run_config
 from oct_jax.train.scoring import is_best
 
 # One worker runs them all, so that the run that they look at is trained once.
@@ -99,7 +99,7 @@ def test_a_run_folder_says_what_was_trained_on_what(trained):
 
 def test_the_frozen_stage_leaves_the_backbone_and_finetune_moves_it(trained):
     from oct_jax.model.protocol import build
-    from oct_jax.runs.folder import read_run_config
+    from oct_jax.runs.config import read_run_config
 
     folder = trained / "runs" / "default"
     model = build(read_run_config(folder).model)

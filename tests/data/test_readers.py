@@ -242,11 +242,14 @@ def test_error_survives_pickling():
     assert (error.name, error.reason) == ("eye.png", "the file is empty")
 
 
-def test_pillow_does_not_warn(tmp_path):
+def test_pillow_does_not_warn_in_a_command(tmp_path):
     # 100 megapixels: past Pillow's threshold for a warning, before that for an error.
     path = tmp_path / "large.png"
     path.write_bytes(saved(Image.new("1", (10_000, 10_000)), "PNG"))
-    program = f"from oct_jax.data.readers import read_scan; read_scan({str(path)!r})"
+    program = (
+        "from oct_jax.commands.entry import run; from oct_jax.data.readers import read_scan;"
+        f"run(lambda words: read_scan({str(path)!r}))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert "64 megapixels" in done.stderr
     assert "Warning" not in done.stderr

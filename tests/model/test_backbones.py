@@ -17,6 +17,7 @@ from rich.console import Console
 
 from oct_jax import UserError, load
 from oct_jax.commands.train import train_stage
+from oct_jax.commands.train_settings import read_settings
 from oct_jax.data.phantom import phantom_scans
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.explain.gradcam import saliency
@@ -25,7 +26,7 @@ from oct_jax.model.mobilenet_v3 import MobileNetV3Config
 from oct_jax.model.protocol import Variables, build
 from oct_jax.model.vit import ViT
 from oct_jax.runs.best import restore_best
-from oct_jax.runs.folder import RunConfig, read_run_config, read_settings, write_run_config
+from oct_jax.runs.config import RunConfig, read_run_config, write_run_config
 
 ROOT = Path(__file__).parents[2]
 KERAS = [name for name, where in BACKBONES.items() if "keras" in where]

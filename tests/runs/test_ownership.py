@@ -5,18 +5,13 @@ from pathlib import Path
 import chz
 import pytest
 
+from oct_jax.commands.parsing import flatten
 from oct_jax.commands.settings import TrainConfig
+from oct_jax.commands.train_settings import check_run_wide
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
-from oct_jax.runs.folder import (
-    RunConfig,
-    begin_run,
-    begin_stage,
-    check_run_wide,
-    check_startable,
-    exclusive,
-    has_run,
-)
+from oct_jax.runs.config import RunConfig
+from oct_jax.runs.folder import begin_run, begin_stage, check_startable, exclusive, has_run
 from oct_jax.runs.ownership import MARKER, claim_folder, put_aside
 from oct_jax.types import UserError
 
@@ -35,9 +30,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def begin(folder: Path, config: TrainConfig = FROZEN) -> Path | None:
-    check_startable(folder, config)
+    check_startable(folder, restart=config.restart)
     aside = begin_run(folder, RUN, [], {})
-    begin_stage(folder, chz.replace(config, restart=False))
+    begin_stage(folder, config.stage, flatten(config))
     return aside
 
 

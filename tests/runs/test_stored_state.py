@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,8 @@ from oct_jax.commands.settings import TrainConfig
 from oct_jax.model.protocol import Variables, build, check_variables
 from oct_jax.runs.best import restore_best
 from oct_jax.runs.checkpoints import open_checkpoints
-from oct_jax.runs.folder import check_resumable, read_run_config
+from oct_jax.runs.config import read_run_config
+from oct_jax.runs.folder import check_resumable
 from oct_jax.runs.load import load
 from oct_jax.runs.verified import is_verified
 from oct_jax.types import UserError
@@ -93,14 +95,14 @@ def test_a_checkpoint_of_another_model_is_refused(run, changes):
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff"])
 def test_damaged_settings_of_a_stage_are_refused(run, content):
     (run / "frozen" / "config.json").write_bytes(content)
-    message = refused(check_resumable, run, TrainConfig(stage="frozen", run=str(run)))
+    message = refused(partial(check_resumable, defaults={}), run / "frozen", {})
     assert "restart=true" in message
 
 
 def test_whole_settings_of_a_stage_are_not_refused(run):
-    config = TrainConfig(stage="frozen", run=str(run))
-    (run / "frozen" / "config.json").write_text(json.dumps(flatten(config)))
-    check_resumable(run, config)
+    settings = flatten(TrainConfig(stage="frozen", run=str(run)))
+    (run / "frozen" / "config.json").write_text(json.dumps(settings))
+    check_resumable(run / "frozen", settings, defaults=settings)
 
 
 def files_of(run):

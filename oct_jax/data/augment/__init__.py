@@ -10,7 +10,7 @@ resize of a real scan averages real grain.
 
 OpenCV does the work and releases Python's lock while it does. Its own threads change no result, but
 split even a small warp: a loader that already runs one image per thread should turn them off with
-`cv2.setNumThreads(1)`, which is a setting of the process and so is not made here.
+`cv2.setNumThreads(1)`, which is a setting of the process, made by commands and not here.
 """
 
 from __future__ import annotations
