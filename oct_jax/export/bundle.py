@@ -35,9 +35,10 @@ from oct_jax.export import documents
 from oct_jax.export.decision import describe_decision
 from oct_jax.export.evidence import answer, figures
 from oct_jax.export.golden import Golden, encode_pgm, make_golden
-from oct_jax.export.graph import IR_VERSION, OPSET, make_graphs
+from oct_jax.export.graph import IR_VERSION, make_graphs
 from oct_jax.export.quantize import Quantized, left_out, search
 from oct_jax.export.staging import check_place, staging
+from oct_jax.export.trunk import OPSET
 from oct_jax.export.verify import SUMS, VIEWER, mobile_usability, verify
 from oct_jax.export.viewer import MissingPackages, build_viewer
 from oct_jax.files import Count, Sha256, read_json

@@ -29,7 +29,7 @@ from oct_jax.arrays import LabelBatch, ScanBatch
 from oct_jax.data.loader import Batch
 from oct_jax.decision.rule import DecisionRule
 from oct_jax.export.evidence import Answers, accuracy, agreement, answer, referrals
-from oct_jax.export.graph import HIDDEN_KERNEL, TRUNK
+from oct_jax.export.head import HIDDEN_KERNEL, TRUNK
 from oct_jax.task import KERMANY, Task
 
 LARGEST_DROP, LEAST_AGREEMENT = 0.005, 0.99

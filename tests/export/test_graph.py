@@ -17,7 +17,8 @@ from oct_jax.data.phantom import phantom_scans
 from oct_jax.data.preprocess import HeatmapGrid, Preprocess, resize_scan
 from oct_jax.decision.outliers import OutlierModel
 from oct_jax.decision.rule import DecisionRule
-from oct_jax.export.graph import OPSET, make_graphs
+from oct_jax.export.graph import make_graphs
+from oct_jax.export.trunk import OPSET
 from oct_jax.export.verify import mobile_usability
 from oct_jax.export.verify import run as answers_of
 from oct_jax.model.fold import fold

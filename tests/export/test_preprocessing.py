@@ -17,8 +17,9 @@ from oct_jax.data.preprocess import (
     to_scan_coordinates,
 )
 from oct_jax.export.builder import GraphBuilder
-from oct_jax.export.graph import IR_VERSION, OPSET
+from oct_jax.export.graph import IR_VERSION
 from oct_jax.export.preprocessing import draw_on_scans, prepare_scans
+from oct_jax.export.trunk import OPSET
 
 SIZE = 48
 CELLS, GRID = (3, 4), HeatmapGrid(16.0, 12.0, 9.3, 3.1)
