@@ -27,7 +27,7 @@ from oct_jax.decision.calibration import softmax
 from oct_jax.decision.outliers import outlier_threshold, squared_distance
 from oct_jax.decision.priors import estimate_priors
 from oct_jax.decision.rule import DecisionRule, decide
-from oct_jax.model.inference import BATCH_SIZES, Outputs, make_forward, predict_all
+from oct_jax.model.inference import Outputs, batch_slices, make_forward, predict_all
 from oct_jax.model.mobilenet_v3 import NNXModel
 from oct_jax.model.protocol import Variables, fingerprint_of
 from oct_jax.types import UserError
@@ -89,15 +89,9 @@ def adapt(classifier: Classifier, scans: Iterable[Scan], *, source: str = "") ->
 
 def _outputs(classifier: Classifier, scans: Iterable[Scan]) -> Outputs:
     given = list_scans(scans)[0]
-    size = BATCH_SIZES[-1]
     batches = (
-        np.stack(
-            [
-                resize_scan(grey_levels(scan), classifier.preprocess)
-                for scan in given[start : start + size]
-            ]
-        )
-        for start in range(0, len(given), size)
+        np.stack([resize_scan(grey_levels(scan), classifier.preprocess) for scan in given[rows]])
+        for rows in batch_slices(len(given))
     )
     if not given:
         raise UserError(f"adapt: no scans; at least {FEWEST} are needed")

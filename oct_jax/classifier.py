@@ -33,9 +33,9 @@ from oct_jax.explain.gradcam import METHODS, PREDICTED, Method, explain_all, mak
 from oct_jax.model.fold import fold
 from oct_jax.model.grid import measure_grid
 from oct_jax.model.inference import (
-    BATCH_SIZES,
     Outputs,
     apply_model,
+    batch_slices,
     make_forward,
     predict_all,
     predict_source,
@@ -208,9 +208,10 @@ class Classifier:
         if not several:
             return []
         forward = make_forward(self.model, self.preprocess)
-        size = BATCH_SIZES[-1]
-        chunks = (several[start : start + size] for start in range(0, len(several), size))
-        batches = (np.stack([self._prepare(scan) for scan in chunk]) for chunk in chunks)
+        batches = (
+            np.stack([self._prepare(scan) for scan in several[rows]])
+            for rows in batch_slices(len(several))
+        )
         predictions = self._predictions(predict_all(forward, self.variables, batches), several)
         return predictions if is_several else predictions[0]
 
@@ -295,11 +296,11 @@ class Classifier:
         placed: list[Geometry] = []
 
         def batches():
-            for start in range(0, len(several), BATCH_SIZES[-1]):
-                pixels = [grey_levels(scan) for scan in several[start : start + BATCH_SIZES[-1]]]
+            for rows in batch_slices(len(several)):
+                pixels = [grey_levels(scan) for scan in several[rows]]
                 placed.extend(geometry(scan, self.preprocess) for scan in pixels)
                 resized = np.stack([resize_scan(one, self.preprocess) for one in pixels])
-                yield resized, targets[start : start + len(resized)]
+                yield resized, targets[rows]
 
         program = make_explain(self.model, self.preprocess, method, flip=flip)
         outputs, maps = explain_all(program, self.variables, batches())
@@ -363,8 +364,7 @@ def classifier_of(
       provenance: where they come from; `Provenance(trained=ScanDigests.of(records))` names the
         training scans.
     """
-    # Folded by NumPy: JAX would compile a small program for each of a hundred shapes.
-    folded, config = fold(jax.tree.map(np.asarray, variables), model)
+    folded, config = fold(variables, model)
     return Classifier(
         model=build(config),
         variables=jax.tree.map(jnp.asarray, folded),

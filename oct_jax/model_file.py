@@ -13,19 +13,25 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec import Struct
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from oct_jax.data.preprocess import HeatmapGrid, Preprocess
-from oct_jax.decision.calibration import COLDEST, HOTTEST
-from oct_jax.decision.outliers import OutlierModel
 from oct_jax.decision.rule import DecisionRule
-from oct_jax.files import Positive, Share, check_tensors, convert, parse_json, write_atomic
+from oct_jax.decision.stored import (
+    OUTLIER_TENSORS,
+    StoredRule,
+    finite,
+    outliers_from,
+    rule_from,
+    rule_values,
+)
+from oct_jax.files import Positive, check_tensors, convert, parse_json, write_atomic
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
 from oct_jax.model.protocol import ModelConfig, Variables, build, path_name
 from oct_jax.provenance import NO_PROVENANCE, FaithfulnessResult, Provenance, ScanDigests
@@ -37,11 +43,7 @@ FORMAT = 1
 _KEY = "oct_jax"
 _REMEDY = "get the file again"
 _MOBILENET = "mobilenetv3"
-_OUTLIERS = {
-    "outliers/mean": ("channels",),
-    "outliers/directions": ("channels", "directions"),
-    "outliers/precisions": ("directions",),
-}
+_OUTLIERS = {f"outliers/{name}": shape for name, shape in OUTLIER_TENSORS.items()}
 _DIGESTS = ("trained/scans", "trained/patients", "chosen/scans", "chosen/patients")
 
 
@@ -72,18 +74,7 @@ class ModelFile:
     provenance: Provenance = NO_PROVENANCE
 
 
-_Inside = Annotated[float, Meta(gt=0, lt=1)]
-
-
-class _StoredRule(Struct, forbid_unknown_fields=True):
-    temperature: Annotated[float, Meta(ge=0.99 * COLDEST, le=1.01 * HOTTEST)]
-    set_thresholds: list[Share]
-    urgent_threshold: Share
-    coverage: _Inside
-    sensitivity: Annotated[float, Meta(gt=0, le=1)]
-    outlier_rate: _Inside
-    model: Annotated[str, Meta(pattern="^([0-9a-f]{16})?$")]
-    fitted_on: dict[str, Any]
+class _StoredRule(StoredRule, kw_only=True, forbid_unknown_fields=True):
     rest_precision: Positive | None
     outlier_threshold: Positive | None
     no_retina_threshold: Positive | None = None
@@ -146,9 +137,8 @@ def write_model(path: Path, content: ModelFile, *, half: bool = False) -> None:
         "facts": dict(content.provenance.facts),
         "tested": [dataclasses.asdict(report) for report in content.provenance.tested],
     }
-    header = json.loads(
-        json.dumps(header, allow_nan=False)
-    )  # as it will be read: lists, plain keys
+    # As it will be read: lists, plain keys.
+    header = json.loads(json.dumps(header, allow_nan=False))
     header["sha256"] = digest(header, tensors)
     write_atomic(path, save(tensors, {_KEY: json.dumps(header, allow_nan=False)}))
 
@@ -320,25 +310,18 @@ def _variables(
 
 
 def _rule_as_json(rule: DecisionRule) -> dict[str, Any]:
-    plain = ("temperature", "urgent_threshold", "coverage", "sensitivity", "outlier_rate", "model")
     outliers = rule.outliers
     return {
-        **{name: getattr(rule, name) for name in plain},
-        "set_thresholds": rule.set_thresholds.tolist(),
-        "fitted_on": dict(rule.fitted_on),
+        **rule_values(rule),
         "rest_precision": None if outliers is None else outliers.rest_precision,
         "outlier_threshold": None if outliers is None else outliers.threshold,
-        "no_retina_threshold": None
-        if outliers is None or np.isinf(outliers.no_retina)
-        else outliers.no_retina,
+        "no_retina_threshold": None if outliers is None else finite(outliers.no_retina),
     }
 
 
 def _rule(
     path: Path, stored: _StoredRule, tensors: Mapping[str, np.ndarray], task: Task
 ) -> DecisionRule:
-    if len(stored.set_thresholds) != len(task.classes):
-        raise UserError(f"{path}: not one set threshold for each class; {_REMEDY}")
     outliers = None
     if stored.rest_precision is not None and stored.outlier_threshold is not None:
         parts = {name: tensors[name] for name in _OUTLIERS if name in tensors}
@@ -346,23 +329,12 @@ def _rule(
             check_tensors(parts, _OUTLIERS)
         except ValueError as error:
             raise UserError(f"{path}: damaged ({error}); {_REMEDY}") from error
-        if not (parts["outliers/precisions"] > 0).all():
-            raise UserError(f"{path}: outliers/precisions must be above 0; {_REMEDY}")
-        outliers = OutlierModel(
-            *parts.values(),
+        outliers = outliers_from(
+            {name: tensors[f"outliers/{name}"] for name in OUTLIER_TENSORS},
             rest_precision=stored.rest_precision,
             threshold=stored.outlier_threshold,
-            no_retina=stored.no_retina_threshold or float("inf"),
+            no_retina=stored.no_retina_threshold,
+            where=str(path),
+            remedy=_REMEDY,
         )
-    return DecisionRule(
-        temperature=stored.temperature,
-        set_thresholds=np.array(stored.set_thresholds, np.float32),
-        urgent_threshold=stored.urgent_threshold,
-        coverage=stored.coverage,
-        sensitivity=stored.sensitivity,
-        outlier_rate=stored.outlier_rate,
-        outliers=outliers,
-        fitted_on=stored.fitted_on,
-        model=stored.model,
-        task=task,
-    )
+    return rule_from(stored, task, outliers, where=str(path), remedy=_REMEDY)

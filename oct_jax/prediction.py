@@ -29,7 +29,7 @@ class Decision:
         without tiers.
       classes: the conformal prediction set, in the order of the task; may be empty.
       outlier_score: distance from the training scans over its threshold; above 1 the scan is
-        unlike them. None where the run has no density model.
+        unlike them. None where the run has no outlier model.
       no_retina: whether the picture is so far from them that it shows no retina at all; a scan of
         another device is unlike them, but nearer.
       adapted: whether the model was adapted without labels since its rule was fitted; what was

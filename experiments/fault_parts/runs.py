@@ -135,9 +135,9 @@ def _exported(run: Path) -> Any:
 def _of_rule(rule: Any) -> Any:
     if rule is None:
         return ("none",)
-    density = None if rule.outliers is None else rule.outliers.mean.tobytes()
+    outliers = None if rule.outliers is None else rule.outliers.mean.tobytes()
     thresholds = (rule.temperature, rule.urgent_threshold, rule.set_thresholds.tobytes())
-    return *thresholds, rule.model, rule.records, density
+    return *thresholds, rule.model, rule.records, outliers
 
 
 def _damages(

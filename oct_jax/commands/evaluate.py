@@ -164,7 +164,7 @@ def shortages(rule: DecisionRule) -> list[str]:
             " expected"
         )
     if rule.outliers is None:
-        lines.append("the run has no density model of its features: no scan is called an outlier")
+        lines.append("the run has no outlier model of its features: no scan is called an outlier")
     return lines
 
 

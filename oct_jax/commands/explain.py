@@ -23,7 +23,7 @@ from oct_jax.decision.calibration import softmax
 from oct_jax.explain.faithfulness import random_cells, remove_by_blur, top_share
 from oct_jax.explain.gradcam import explain_all, make_explain
 from oct_jax.files import write_atomic, write_json
-from oct_jax.model.inference import BATCH_SIZES
+from oct_jax.model.inference import batch_slices
 from oct_jax.prediction import SYNTHETIC_MODEL
 from oct_jax.reports.overlay import RESEARCH_USE, advice, certainty, encode_png, overlay, page
 from oct_jax.reports.picture import contact_sheet
@@ -35,7 +35,6 @@ FLAT = "flat map: it favours no place"
 TRAINED_ON = "contaminated: the model was trained on this very scan; its certainty proves nothing"
 BY_CHANCE = "map no better than random maps on this scan"
 
-_CHUNK = BATCH_SIZES[-1]
 _RANDOM_MAPS = 7
 _REMOVED = 0.2
 _SHEET_LIMIT = 60
@@ -85,8 +84,8 @@ def explain(found: Tasks, source: ModelSource, config: ExplainConfig, console: C
     tiles: dict[Path, tuple[np.ndarray, str]] = {}
     with Progress(console=console, transient=True, disable=len(tasks) < 2) as progress:
         bar = progress.add_task("explaining", total=len(tasks))
-        for start in range(0, len(tasks), _CHUNK):
-            chunk = tasks[start : start + _CHUNK]
+        for rows in batch_slices(len(tasks)):
+            chunk = tasks[rows]
             tiles |= _explain_chunk(chunk, trained, config, console, failed)
             progress.advance(bar, len(chunk))
     for folder in folders:

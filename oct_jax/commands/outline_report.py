@@ -21,7 +21,7 @@ from oct_jax.explain.outlines import (
     over_input,
     read_outlines,
 )
-from oct_jax.model.inference import BATCH_SIZES
+from oct_jax.model.inference import batch_slices
 from oct_jax.model.protocol import Variables
 
 TOLERANCE = 15 / 224
@@ -60,11 +60,7 @@ def examine_outlines(
 
     def rows_of(variables: Variables, target: str) -> Float[np.ndarray, "scans figures"]:
         targets = np.full(len(inputs), classifier.task.index(target), np.int32)
-        step = BATCH_SIZES[-1]
-        batches = [
-            (inputs[start : start + step], targets[start : start + step])
-            for start in range(0, len(inputs), step)
-        ]
+        batches = [(inputs[rows], targets[rows]) for rows in batch_slices(len(inputs))]
         cells = np.asarray(explain_all(program, variables, batches).maps)
         rng = np.random.default_rng(seed)
         heats = (to_input_coordinates(one, classifier.grid, size) for one in cells)

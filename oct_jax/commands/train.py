@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from rich.console import Console
 
@@ -33,7 +32,7 @@ from oct_jax.files import write_json
 from oct_jax.model.backbones import config_class, load_backbone
 from oct_jax.model.fold import fold
 from oct_jax.model.grid import measure_grid, read_grid, write_grid
-from oct_jax.model.protocol import Pretrained, Variables, build, fingerprint_of
+from oct_jax.model.protocol import Model, Pretrained, Variables, build, fingerprint_of
 from oct_jax.runs.best import restore_best
 from oct_jax.runs.checkpoints import open_checkpoints
 from oct_jax.runs.config import RunConfig, read_run_config
@@ -192,8 +191,9 @@ def finish(stage: Stage, rows: Sequence[dict[str, Any]], console: Console) -> di
     """Fits the best checkpoint's decision rule, scores it on the test scans, draws the curves."""
     run, threads = stage.run, stage.settings.threads
     variables, best = restore_best(stage.folder, build(run.model).shapes)
-    _fit_rule(stage, variables, console)
-    _measure_grid(stage, variables)
+    folded, folded_config = fold(variables, run.model)
+    _fit_rule(stage, build(folded_config), folded, console)
+    _measure_grid(stage, build(folded_config), folded)
     test = stage.scans.select("test")
     summary = {
         "stage": stage.config.stage,
@@ -217,16 +217,15 @@ def finish(stage: Stage, rows: Sequence[dict[str, Any]], console: Console) -> di
     return summary
 
 
-def _measure_grid(stage: Stage, variables: Variables) -> None:
+def _measure_grid(stage: Stage, model: Model, folded: Variables) -> None:
     """Stores where the trained network's heatmaps are to be drawn, unless that is known already."""
-    folded, config = fold(jax.tree.map(np.asarray, variables), stage.run.model)
     if not is_writer() or read_grid(stage.folder, folded) is not None:
         return
-    grid = measure_grid(build(config), folded, stage.run.preprocess)
+    grid = measure_grid(model, folded, stage.run.preprocess)
     write_grid(stage.folder, grid, folded)
 
 
-def _fit_rule(stage: Stage, variables: Variables, console: Console) -> None:
+def _fit_rule(stage: Stage, model: Model, folded: Variables, console: Console) -> None:
     """Calibrates the stage where there are calibration scans, and says so where there are none."""
     calibration = stage.scans.select("calibration")
     if not len(calibration):
@@ -235,12 +234,11 @@ def _fit_rule(stage: Stage, variables: Variables, console: Console) -> None:
             " `just recalibrate data=FOLDER` fits them on scans of your own"
         )
         return
-    folded, config = fold(jax.tree.map(np.asarray, variables), stage.run.model)
     earlier = read_rule(stage.folder)
     if earlier is not None and earlier.model == fingerprint_of(folded):
         return  # this very model's: perhaps fitted to scans of the user's own since
     rule = fit_on_scans(
-        build(config),
+        model,
         folded,
         stage.run.preprocess,
         train=stage.scans.select("train"),

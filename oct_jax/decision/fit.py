@@ -32,7 +32,7 @@ from oct_jax.task import KERMANY, Task
 
 VIEWS = 4
 """Augmented versions of every calibration scan."""
-DENSITY_SCANS = 4000
+OUTLIER_SCANS = 4000
 """At most so many training scans describe what is usual; more would hardly move 32 directions."""
 SHUFFLED_SCANS = 1000
 """At most so many calibration scans are shuffled."""
@@ -63,7 +63,7 @@ def fit_on_scans(
       model: the folded model.
       variables: its variables.
       preprocess: how scans are resized and normalised.
-      train: what the density model is fitted to.
+      train: what the outlier model is fitted to.
       calibration: what everything else is fitted to; at least one scan.
       augment: strengths of the calibration scans' augmentation.
       data: the name of the data, to be written down.
@@ -73,15 +73,15 @@ def fit_on_scans(
     outputs = predict_views(
         model, variables, calibration, preprocess, augment, views=VIEWS, threads=threads
     )
-    density = None
+    outliers = None
     if len(train) >= _FEWEST:
-        every = -(-len(train) // DENSITY_SCANS)
+        every = -(-len(train) // OUTLIER_SCANS)
         usual = predict_source(model, variables, train, preprocess, threads=threads, every=every)
-        density = fit_outliers(np.asarray(usual.pooled))
+        outliers = fit_outliers(np.asarray(usual.pooled))
     rule = fit_rule(
         outputs,
         np.tile(calibration.labels, VIEWS),
-        density,
+        outliers,
         patients=np.tile(calibration.patients, VIEWS),
         fitted_on=describe(calibration, data) | {"views": VIEWS},
         model=fingerprint_of(variables),
@@ -101,7 +101,7 @@ def _shuffled_distances(
     model: Model,
     variables: Variables,
     preprocess: Preprocess,
-    density: OutlierModel,
+    outliers: OutlierModel,
     calibration: Scans,
     *,
     threads: int,
@@ -116,7 +116,7 @@ def _shuffled_distances(
     )
     shuffled = (shuffle_tiles(batch, rng) for batch in batches)
     outputs = predict_all(make_forward(model, preprocess), variables, shuffled)
-    return squared_distance(density, np.asarray(outputs.pooled))
+    return squared_distance(outliers, np.asarray(outputs.pooled))
 
 
 def describe(source: Scans, data: str) -> dict[str, Any]:

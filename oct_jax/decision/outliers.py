@@ -1,4 +1,4 @@
-"""Is a scan like those that the model was trained on? A density model of its features.
+"""Is a scan like those that the model was trained on? A density of its features.
 
 Probabilistic PCA (Tipping and Bishop 1999, section 3) of the pooled features of training scans,
 each scaled to length 1: a Gaussian with a few free directions, and the same variance in all

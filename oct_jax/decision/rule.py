@@ -45,7 +45,7 @@ class DecisionRule:
       coverage: asked of the sets, in every class.
       sensitivity: asked of the urgent threshold.
       outlier_rate: share of scans like the calibration scans that may be called outliers.
-      outliers: density model of the pooled features; None where there was none to fit.
+      outliers: outlier model of the pooled features; None where there was none to fit.
       fitted_on: data, number of scans of each class, number of patients.
       model: fingerprint of the weights that it was fitted for.
       records: the calibration scans.
@@ -79,7 +79,7 @@ class RuleArrays(NamedTuple):
       temperature: that logits are divided by; above 0.
       set_thresholds: of each class, in [0, 1].
       urgent_threshold: in [0, 1].
-      outliers: density model of the pooled features, or None.
+      outliers: outlier model of the pooled features, or None.
     """
 
     temperature: Any
@@ -97,7 +97,7 @@ class RuleOutputs(NamedTuple):
       tiers: the referral of each scan, an index into `oct_jax.decision.referral.REFERRALS`
         (urgent, routine, observe, defer); -1 in a task without tiers.
       outlier_scores: squared distance over its threshold; above 1 is an outlier, nan where the
-        rule has no density model.
+        rule has no outlier model.
       no_retina: which outliers show no retina at all.
     """
 
@@ -116,7 +116,7 @@ class Decisions(NamedTuple):
       sets: which classes are in each prediction set.
       referrals: the tier of each scan, or `defer`; None in a task without tiers.
       outlier_scores: squared distance over its threshold; above 1 is an outlier, nan where the
-        rule has no density model.
+        rule has no outlier model.
       no_retina: which outliers show no retina at all.
     """
 
@@ -130,7 +130,7 @@ class Decisions(NamedTuple):
 def fit_rule(
     calibration: Outputs,
     labels: Int[np.ndarray, "scans"],
-    density: OutlierModel | None,
+    outliers: OutlierModel | None,
     *,
     patients: Patients | None = None,
     coverage: float = COVERAGE,
@@ -150,7 +150,7 @@ def fit_rule(
     Args:
       calibration: outputs of scans that the model was not trained on; at least one.
       labels: of these, indices into the classes.
-      density: of training features (`fit_outliers`); None for no outlier score.
+      outliers: of training features (`fit_outliers`); None for no outlier score.
       patients: of each calibration scan; without them every scan counts as a patient of its own.
       coverage: asked of the prediction sets, in (0, 1).
       sensitivity: asked of the urgent threshold, in (0, 1].
@@ -173,11 +173,11 @@ def fit_rule(
         )
     temperature = fit_temperature(logits, labels, patients)
     probabilities = softmax(logits, temperature)
-    if density is not None:
-        distances = squared_distance(density, np.asarray(calibration.pooled))
+    if outliers is not None:
+        distances = squared_distance(outliers, np.asarray(calibration.pooled))
         threshold = outlier_threshold(distances, outlier_rate, patients)
-        no_retina = max(density.no_retina, threshold)
-        density = density._replace(threshold=threshold, no_retina=no_retina)
+        no_retina = max(outliers.no_retina, threshold)
+        outliers = outliers._replace(threshold=threshold, no_retina=no_retina)
     scores = urgency(probabilities, task)
     lowest_urgent = urgent_threshold(scores, labels, sensitivity, task, patients)
     return DecisionRule(
@@ -188,7 +188,7 @@ def fit_rule(
         coverage=coverage,
         sensitivity=sensitivity,
         outlier_rate=outlier_rate,
-        outliers=density,
+        outliers=outliers,
         fitted_on=dict(fitted_on),
         model=model,
         records=records,

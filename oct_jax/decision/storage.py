@@ -21,30 +21,21 @@ from msgspec import Meta, Struct
 from safetensors.numpy import save
 
 from oct_jax.data.manifest import manifest_digest, read_manifest, write_manifest
-from oct_jax.decision.calibration import COLDEST, HOTTEST
 from oct_jax.decision.outliers import OutlierModel
 from oct_jax.decision.rule import DecisionRule
-from oct_jax.files import (
-    Positive,
-    Share,
-    convert,
-    read_json,
-    read_tensors,
-    write_atomic,
-    write_json,
+from oct_jax.decision.stored import (
+    OUTLIER_TENSORS,
+    StoredRule,
+    finite,
+    outliers_from,
+    rule_from,
+    rule_values,
 )
+from oct_jax.files import Positive, read_json, read_tensors, write_atomic, write_json
 from oct_jax.task import stored_task, to_json
 from oct_jax.types import UserError
 
-# The search for a temperature ends a little inside of its bounds or on them, up to rounding.
-_Temperature = Annotated[float, Meta(ge=0.99 * COLDEST, le=1.01 * HOTTEST)]
-_Inside = Annotated[float, Meta(gt=0, lt=1)]
 _OF_A_RULE = re.compile(r"scans(-[0-9a-f]{12})?\.csv|outliers-[0-9a-f]{12}\.safetensors")
-_DENSITY = {
-    "mean": ("channels",),
-    "directions": ("channels", "directions"),
-    "precisions": ("directions",),
-}
 
 
 class _StoredOutliers(Struct, forbid_unknown_fields=True):
@@ -54,27 +45,11 @@ class _StoredOutliers(Struct, forbid_unknown_fields=True):
     no_retina: Positive | None = None
 
 
-class _StoredRule(Struct, forbid_unknown_fields=True):
+class _StoredRule(StoredRule, kw_only=True, forbid_unknown_fields=True):
     task: dict[str, Any]
-    temperature: _Temperature
-    set_thresholds: list[Share]
-    urgent_threshold: Share
-    coverage: _Inside
-    sensitivity: Annotated[float, Meta(gt=0, le=1)]
-    outlier_rate: _Inside
-    model: Annotated[str, Meta(pattern="^([0-9a-f]{16})?$")]
-    fitted_on: dict[str, Any]
     outliers: _StoredOutliers | None
     # Rules that version 0.1 stored have a list without a hash.
     scans: Annotated[str, Meta(pattern=r"^scans(-[0-9a-f]{12})?\.csv$")] = "scans.csv"
-
-
-class _FittedOn(Struct):
-    """Of the calibration scans; other entries are free."""
-
-    data: str = ""
-    scans: dict[str, Annotated[int, Meta(ge=0)]] = {}
-    patients: Annotated[int, Meta(ge=0)] = 0
 
 
 def write_rule(stage: Path, rule: DecisionRule) -> None:
@@ -88,27 +63,18 @@ def write_rule(stage: Path, rule: DecisionRule) -> None:
     outliers = None
     if rule.outliers is not None:
         tensors = save(
-            {name: np.ascontiguousarray(getattr(rule.outliers, name)) for name in _DENSITY}
+            {name: np.ascontiguousarray(getattr(rule.outliers, name)) for name in OUTLIER_TENSORS}
         )
         file = f"outliers-{hashlib.sha256(tensors).hexdigest()[:12]}.safetensors"
         write_atomic(folder / file, tensors)
         model = rule.outliers
-        no_retina = None if np.isinf(model.no_retina) else model.no_retina
-        outliers = _StoredOutliers(file, model.rest_precision, model.threshold, no_retina)
+        outliers = _StoredOutliers(
+            file, model.rest_precision, model.threshold, finite(model.no_retina)
+        )
     scans = f"scans-{manifest_digest(rule.records)[:12]}.csv"
     write_manifest(rule.records, folder / scans)
     stored = _StoredRule(
-        task=to_json(rule.task),
-        temperature=rule.temperature,
-        set_thresholds=rule.set_thresholds.tolist(),
-        urgent_threshold=rule.urgent_threshold,
-        coverage=rule.coverage,
-        sensitivity=rule.sensitivity,
-        outlier_rate=rule.outlier_rate,
-        model=rule.model,
-        fitted_on=dict(rule.fitted_on),
-        outliers=outliers,
-        scans=scans,
+        **rule_values(rule), task=to_json(rule.task), outliers=outliers, scans=scans
     )
     write_json(folder / "rule.json", msgspec.to_builtins(stored))
     in_use = {scans, outliers.file if outliers else ""}
@@ -129,30 +95,13 @@ def read_rule(stage: Path) -> DecisionRule | None:
         return None
     remedy = f"delete {folder} and repeat the training command, which only fits it anew"
     stored: _StoredRule = read_json(path, _StoredRule, remedy=remedy)
-    convert(stored.fitted_on, _FittedOn, f"{path}: fitted_on", remedy=remedy)
     task = stored_task(stored.task, path, remedy)
-    if len(stored.set_thresholds) != len(task.classes):
-        raise UserError(
-            f"{path}: {len(stored.set_thresholds)} set_thresholds of {len(task.classes)} classes;"
-            f" {remedy}"
-        )
     records = read_manifest(folder / stored.scans)
     digest = stored.scans.removesuffix(".csv").removeprefix("scans").removeprefix("-")
     if not manifest_digest(records).startswith(digest):
         raise UserError(f"{folder / stored.scans}: changed since it was written; {remedy}")
-    return DecisionRule(
-        temperature=stored.temperature,
-        set_thresholds=np.array(stored.set_thresholds, np.float32),
-        urgent_threshold=stored.urgent_threshold,
-        coverage=stored.coverage,
-        sensitivity=stored.sensitivity,
-        outlier_rate=stored.outlier_rate,
-        outliers=_read_outliers(folder, stored.outliers, remedy),
-        fitted_on=stored.fitted_on,
-        model=stored.model,
-        records=records,
-        task=task,
-    )
+    outliers = _read_outliers(folder, stored.outliers, remedy)
+    return rule_from(stored, task, outliers, records, where=str(path), remedy=remedy)
 
 
 def _read_outliers(
@@ -162,12 +111,12 @@ def _read_outliers(
         return None
     path = folder / stored.file
     digest = stored.file.removeprefix("outliers-").removesuffix(".safetensors")
-    tensors = read_tensors(path, _DENSITY, sha256=digest, remedy=remedy)
-    if not (tensors["precisions"] > 0).all():
-        raise UserError(f"{path}: precisions must be above 0; {remedy}")
-    return OutlierModel(
-        **tensors,
+    tensors = read_tensors(path, OUTLIER_TENSORS, sha256=digest, remedy=remedy)
+    return outliers_from(
+        tensors,
         rest_precision=stored.rest_precision,
         threshold=stored.threshold,
-        no_retina=stored.no_retina or float("inf"),
+        no_retina=stored.no_retina,
+        where=str(path),
+        remedy=remedy,
     )

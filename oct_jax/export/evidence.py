@@ -24,7 +24,7 @@ class Answers(NamedTuple):
     Attributes:
       probabilities: (scans, classes), calibrated where the run is.
       heatmaps: of the predicted class, (scans, rows, columns).
-      outlier_scores: nan where the run has no density model.
+      outlier_scores: nan where the run has no outlier model.
     """
 
     probabilities: Float[np.ndarray, "scans classes"]

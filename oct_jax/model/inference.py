@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias, TypeVar
 
 import jax
@@ -82,6 +82,12 @@ def first_rows(outputs: Results, count: int) -> Results:
 def join_rows(parts: Sequence[Results]) -> Results:
     """The rows of all parts, one below the other."""
     return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
+
+
+def batch_slices(count: int) -> Iterator[slice]:
+    """Which of `count` scans each batch holds, in order; the last may be smaller."""
+    size = BATCH_SIZES[-1]
+    return (slice(start, start + size) for start in range(0, count, size))
 
 
 def predict_source(

@@ -31,7 +31,7 @@ from oct_jax.explain.faithfulness import (
 from oct_jax.explain.gradcam import PREDICTED, Method, explain_all, make_explain
 from oct_jax.explain.imputation import remove_by_imputation
 from oct_jax.explain.outlines import over_input
-from oct_jax.model.inference import BATCH_SIZES, make_forward, predict_all
+from oct_jax.model.inference import batch_slices, make_forward, predict_all
 from oct_jax.model.protocol import Variables
 from oct_jax.runs.verified import fingerprint
 
@@ -204,11 +204,7 @@ def _explain(
     if targets is None:
         targets = np.full(len(inputs), PREDICTED, np.int32)
     program = make_explain(classifier.model, classifier.preprocess, method, flip=flip)
-    size = BATCH_SIZES[-1]
-    batches = [
-        (inputs[start : start + size], targets[start : start + size])
-        for start in range(0, len(inputs), size)
-    ]
+    batches = [(inputs[rows], targets[rows]) for rows in batch_slices(len(inputs))]
     outputs, maps = explain_all(program, variables, batches)
     return np.asarray(outputs.logits), np.asarray(maps)
 
@@ -256,8 +252,7 @@ def _curves(
 
 def _probabilities(classifier: Classifier, inputs: Inputs) -> Float[np.ndarray, "scans classes"]:
     forward = make_forward(classifier.model, classifier.preprocess)
-    size = BATCH_SIZES[-1]
-    batches = (inputs[start : start + size] for start in range(0, len(inputs), size))
+    batches = (inputs[rows] for rows in batch_slices(len(inputs)))
     logits = predict_all(forward, classifier.variables, batches).logits
     return softmax(np.asarray(logits))
 

@@ -45,8 +45,6 @@ def load(source: str | os.PathLike[str] = "runs/default") -> Classifier:
 
 def load_run(folder: Path) -> Classifier:
     """Loads the best checkpoint of a run's latest stage; errors as of `load`."""
-    import jax
-    import numpy as np
 
     from oct_jax.decision.storage import read_rule
     from oct_jax.model.fold import fold
@@ -60,8 +58,7 @@ def load_run(folder: Path) -> Classifier:
     stage = latest_stage(folder)
     config = read_run_config(folder)
     variables, _ = restore_best(folder / stage, build(config.model).shapes)
-    # Folded by NumPy: JAX would compile a small program for each of a hundred shapes.
-    folded, folded_config = fold(jax.tree.map(np.asarray, variables), config.model)
+    folded, folded_config = fold(variables, config.model)
     rule = read_rule(folder / stage)
     if rule is not None and rule.model != fingerprint_of(folded):
         rule = None  # of an earlier epoch's weights

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import jax
 import numpy as np
 from jaxtyping import Float32, Int32
 
@@ -58,7 +57,7 @@ def score(
 
     Every process scores all scans by itself, on its own first device.
     """
-    folded, config = fold(jax.tree.map(np.asarray, variables), model)
+    folded, config = fold(variables, model)
     outputs = predict_source(build(config), folded, source, preprocess, threads=threads)
     return scores_of(np.asarray(outputs.logits), source.labels)
 

@@ -68,7 +68,7 @@ def test_recalibrate_then_evaluate(run, tmp_path, monkeypatch, capsys):
     assert rule.records == tuple(record for record in met if record.split == "calibration")
     assert (
         rule.outliers is None
-    )  # the run had no density model, and its calibration scans make none
+    )  # the run had no outlier model, and its calibration scans make none
 
     assert call(monkeypatch, f"run={folder}", "resamples=10") == 0
     told = capsys.readouterr().out
@@ -145,7 +145,7 @@ def test_recalibration_says_what_its_scans_are_too_few_for(run, tmp_path, monkey
     for part in (
         "scans of 0 patients with CNV are too few",
         "no scan of an urgent class",
-        "no density model",
+        "no outlier model",
     ):
         assert part in told
     prediction = load(folder).predict(phantom_scans(patients=24, seed=9).read(0))

@@ -25,8 +25,8 @@ def outputs_of(seed, scans=120, channels=24):
 
 def fitted(seed=0, **asked):
     outputs, labels = outputs_of(seed)
-    density = fit_outliers(outputs_of(seed + 1)[0].pooled)
-    return fit_rule(outputs, labels, density, fitted_on={"data": "made up"}, **asked)
+    outliers = fit_outliers(outputs_of(seed + 1)[0].pooled)
+    return fit_rule(outputs, labels, outliers, fitted_on={"data": "made up"}, **asked)
 
 
 def test_calibration_scans_reach_what_was_asked():
@@ -96,9 +96,9 @@ def test_the_urgent_threshold_finds_what_it_promises(seed, sensitivity):
     assert urgent_threshold(scores, np.full(50, 3), sensitivity, KERMANY) == 0
 
 
-@pytest.mark.parametrize("density", [True, False])
-def test_the_rule_is_a_pure_function_of_pytrees(density):
-    rule = fitted() if density else dataclasses.replace(fitted(), outliers=None)
+@pytest.mark.parametrize("outliers", [True, False])
+def test_the_rule_is_a_pure_function_of_pytrees(outliers):
+    rule = fitted() if outliers else dataclasses.replace(fitted(), outliers=None)
     outputs, _ = outputs_of(5)
     expected = decide(rule, outputs)
     jitted = jax.jit(apply_rule, static_argnums=2)

@@ -39,10 +39,10 @@ def scans_of(truth, groups=None, patients=None):
 def rule_of(seed=0, scans=200, **asked):
     labels = np.arange(scans) % 4
     outputs = outputs_of(seed, labels)
-    density = fit_outliers(outputs_of(seed + 1, labels).pooled)
+    outliers = fit_outliers(outputs_of(seed + 1, labels).pooled)
     counts = dict.fromkeys(KERMANY.classes, scans // 4)
     return fit_rule(
-        outputs, labels, density, fitted_on={"scans": counts, "patients_of": counts}, **asked
+        outputs, labels, outliers, fitted_on={"scans": counts, "patients_of": counts}, **asked
     )
 
 
