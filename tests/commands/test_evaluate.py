@@ -17,6 +17,7 @@ from oct_jax.commands.cli import evaluate as main
 from oct_jax.data.manifest import read_manifest
 from oct_jax.data.phantom import phantom_scans
 from oct_jax.data.prepare import prepare
+from oct_jax.runs.scans import select_scans
 
 
 @pytest.fixture(scope="module")
