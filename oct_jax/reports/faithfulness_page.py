@@ -89,10 +89,10 @@ def draw_curves(tested: Tested) -> bytes:
 def draw_sheet(tested: Tested, scans: Scans, classifier: Classifier) -> np.ndarray:
     """Maps of up to 24 scans on one page, lesions outlined in white."""
     shown = np.linspace(0, len(tested.cells) - 1, min(_SHEET, len(tested.cells))).astype(int)
-    lesions = lesions_over_input(scans.take(shown), classifier.preprocess)
+    lesions = lesions_over_input(scans.take(shown.tolist()), classifier.preprocess)
     tiles, captions, classes = [], [], classifier.task.classes
-    for number, index in enumerate(shown):
-        scan = scans.read_resized(int(index), classifier.preprocess)
+    for number, index in enumerate(shown.tolist()):
+        scan = scans.read_resized(index, classifier.preprocess)
         heat = to_input_coordinates(tested.cells[index], classifier.grid, len(scan))
         tile = overlay(scan, heat)
         tiles.append(tile if lesions is None else _outlined(tile, lesions[number]))
