@@ -21,5 +21,11 @@ def export_run(config: ExportConfig, console: Console) -> None:
     run = find_run(config.run)
     out = run / "export" if config.out is None else Path(config.out)
     notify = partial(console.print, markup=False)
-    export(run, out, calibration_scans=config.calibration_scans, notify=notify)
+    export(
+        run,
+        out,
+        calibration_scans=config.calibration_scans,
+        viewer=config.viewer,
+        notify=notify,
+    )
     notify(f"{out}: whole; `python {out / 'verify.py'}` checks it anywhere")

@@ -64,6 +64,7 @@ def export(
     out: Path,
     *,
     calibration_scans: int = 200,
+    viewer: bool = True,
     notify: Callable[[str], None] | None = None,
 ) -> None:
     """Writes a run's bundle, all of it or nothing, and verifies it.
@@ -72,6 +73,7 @@ def export(
       run: the folder of a trained run.
       out: the bundle's folder, which an earlier bundle may be in.
       calibration_scans: at most so many scans calibrate int8, and as many choose its recipe.
+      viewer: whether to add the page that answers offline.
       notify: called with a line for a person, now and then.
 
     Raises:
@@ -80,9 +82,10 @@ def export(
     """
     check_place(out)
     classifier = load(run)
+    notify = notify or (lambda line: None)
     try:
         with staging(out) as folder:
-            write_bundle(folder, run, classifier, calibration_scans, notify or (lambda line: None))
+            write_bundle(folder, run, classifier, calibration_scans, viewer, notify)
             problems = verify(folder)
             if problems:
                 raise UserError(
@@ -102,6 +105,7 @@ def write_bundle(
     run: Path,
     classifier: Classifier,
     calibration_scans: int,
+    viewer: bool,
     notify: Callable[[str], None],
 ) -> None:
     """Fills an empty folder; the same bytes for the same run and the same versions."""
@@ -136,8 +140,7 @@ def write_bundle(
         "mobile_usability": mobile_usability(folder),
         "int8": quantized.report,
         "test": measured,
-        "viewer": config.viewer
-        and _write_viewer(folder, run, classifier, golden, measured, console),
+        "viewer": viewer and _write_viewer(folder, run, classifier, golden, measured, notify),
     }
     _write_json(folder / "bundle.json", about)
     _write(folder / "README.md", documents.readme(about))
@@ -190,14 +193,14 @@ def _write_viewer(
     classifier: Classifier,
     golden: Golden,
     measured: Mapping[str, Any] | None,
-    console: Console,
+    notify: Callable[[str], None],
 ) -> bool:
     """Adds the page; False where what it is made of cannot be had."""
     model = (folder / "classifier.onnx").read_bytes()
     try:
         page = build_viewer(model, classifier, golden, run.resolve().name, measured)
     except MissingPackages as error:
-        console.print(f"{VIEWER} is left out: {error}", markup=False)
+        notify(f"{VIEWER} is left out: {error}")
         return False
     _write(folder / VIEWER, page)
     return True
