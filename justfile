@@ -4,21 +4,14 @@ set positional-arguments
 # Recipes find the project's own virtual environment, whoever calls `just`.
 export PATH := justfile_directory() / ".venv" / (if os_family() == "windows" { "Scripts;" } else { "bin:" }) + env("PATH")
 
-# Small, and without augmentation but for flips: a demo has minutes, and 900 scans to learn from.
-demo_model := "variant=large_minimalistic width=0.5 image_size=96 phantom_patients=600"
-demo_training := "epochs=20 batch_size=16 learning_rate=1e-2 dropout=0 label_smoothing=0" + \
-    " augment.amount=0"
-
 # List the recipes.
 default:
     @just --list
 
-# Train both stages on synthetic scans, from nothing, and evaluate: the whole way in a few minutes.
+# The whole way on synthetic scans in minutes: train both stages, evaluate, explain, export.
 [no-exit-message]
-demo:
-    @python -m oct_jax.train stage=frozen run=runs/demo {{ demo_model }} epochs=3 views=1
-    @python -m oct_jax.train stage=finetune run=runs/demo {{ demo_training }}
-    @python -m oct_jax.evaluate run=runs/demo resamples=200
+demo *settings:
+    @python -m oct_jax.demo "$@"
 
 # Train one stage: stage=frozen, then stage=finetune; `just train --help` lists the settings.
 [no-exit-message]

@@ -29,6 +29,7 @@ NOTEBOOK = ROOT / "docs/tutorial.ipynb"
 RECIPES = ROOT / "docs/how-to/library.md"
 CONFIGS = {
     ("train",): configs.TrainConfig,
+    ("demo",): configs.DemoConfig,
     ("evaluate",): configs.EvaluateConfig,
     ("evaluate", "recalibrate"): configs.RecalibrateConfig,
     ("evaluate", "adapt"): configs.AdaptConfig,

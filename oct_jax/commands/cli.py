@@ -16,6 +16,7 @@ from oct_jax.commands.scan_files import find_tasks
 from oct_jax.commands.settings import (
     AdaptConfig,
     AuditConfig,
+    DemoConfig,
     EvaluateConfig,
     ExplainConfig,
     ExplainReportConfig,
@@ -132,6 +133,14 @@ def data(words: list[str]) -> None:
         run_prepare(preparation)
     else:
         raise UserError(f"{name!r}: no such command; use audit or prepare")
+
+
+def demo(words: list[str]) -> None:
+    """Trains, evaluates, explains and exports on phantoms."""
+    config = parse(DemoConfig, words, {})
+    from oct_jax.commands.demo import demo
+
+    demo(Path(config.run), make_console())
 
 
 def as_settings(words: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """Settings of every command: one frozen chz class each, whose fields are its `key=value` words."""
 
 from oct_jax.commands.settings.data import AuditConfig, PrepareConfig
+from oct_jax.commands.settings.demo import DemoConfig
 from oct_jax.commands.settings.evaluate import AdaptConfig, EvaluateConfig, RecalibrateConfig
 from oct_jax.commands.settings.explain import ExplainConfig, ExplainReportConfig
 from oct_jax.commands.settings.export import ExportConfig, ViewerConfig
@@ -19,6 +20,7 @@ __all__ = [
     "AdaptConfig",
     "AuditConfig",
     "AugmentSettings",
+    "DemoConfig",
     "EvaluateConfig",
     "ExplainConfig",
     "ExplainReportConfig",

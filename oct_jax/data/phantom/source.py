@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
 
@@ -40,11 +41,13 @@ class PhantomReader(Reader):
         return _make(self.seed, *self.keys[row]).lesion
 
 
+@functools.lru_cache(maxsize=2)
 def phantom_scans(*, patients: int, seed: int) -> Scans:
     """Synthetic scans of Kermany's four classes, split by patient; `Scans.lesion` is known.
 
     Classes take turns; each patient has one class and 1 to 4 scans. Each scan is made once here
-    for the hash in its record, which is of its pixels.
+    for the hash in its record, which is of its pixels; a second call with the same arguments gives
+    the same value.
 
     Args:
       patients: how many; a multiple of 4 gives every class the same number of scans.
