@@ -81,7 +81,7 @@ def write_vol(path: Path, images, *, eye=b"OS", pattern=3) -> Path:
 def write_pages(path: Path, images) -> Path:
     """A TIFF of several pages."""
     pages = [Image.fromarray(image) for image in images]
-    pages[0].save(path, save_all=True, append_images=pages[1:])
+    pages[0].save(path, "TIFF", save_all=True, append_images=pages[1:])
     return path
 
 
