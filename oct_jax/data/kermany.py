@@ -18,6 +18,9 @@ from typing import Literal
 
 from oct_jax.data.manifest import Record, printable, summarize
 from oct_jax.data.readers import UnreadableScan, decode_scan, map_threads
+from oct_jax.data.volumes import Volume, is_volume
+from oct_jax.data.volumes.members import as_bmp, members
+from oct_jax.data.volumes.opening import ONE_PICTURE
 from oct_jax.paths import expand_home
 from oct_jax.task import KERMANY, Task, of_folders
 from oct_jax.types import UserError
@@ -117,8 +120,8 @@ def list_scans(
     files = [file for folder in layout.folders for file in _files(folder)]
     if not files:
         raise UserError(f"{root} holds no scans")
-    check = partial(_check_file, root=root, task=task)
-    results = list(map_threads(check, files, progress))
+    check = partial(_check_item, root=root, task=task)
+    results = [result for part in map_threads(check, files, progress) for result in part]
     bad = tuple(sorted((r for r in results if isinstance(r, BadScan)), key=lambda b: b.path))
     if bad and on_bad_scan == "refuse":
         named = summarize([f"{scan.path} ({scan.reason})" for scan in bad])
@@ -236,7 +239,7 @@ def _classes_in(parents: tuple[Path, ...], split: str, names: Sequence[str]) -> 
     }
     folders = tuple(_Folder(split, label, paths) for label, paths in by_label.items() if paths)
     known = {path for paths in by_label.values() for path in paths}
-    inner = [child for path in sorted(known) for child in _subfolders(path)]
+    inner = [c for path in sorted(known) for c in _subfolders(path) if not is_volume(c)]
     return _Layout(folders, tuple([child for child in children if child not in known] + inner))
 
 
@@ -267,8 +270,12 @@ def _check_nothing_emptied(layout: _Layout, records: tuple[Record, ...]) -> None
 
 
 def _files(folder: _Folder) -> list[tuple[_Folder, Path]]:
+    """The files of a class folder, and the folders in it that are volumes."""
     return [
-        (folder, path) for parent in folder.paths for path in _visible(parent) if path.is_file()
+        (folder, path)
+        for parent in folder.paths
+        for path in _visible(parent)
+        if path.is_file() or is_volume(path)
     ]
 
 
@@ -290,8 +297,51 @@ def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _check_file(item: tuple[_Folder, Path], *, root: Path, task: Task) -> Record | BadScan:
+def _check_item(
+    item: tuple[_Folder, Path], *, root: Path, task: Task
+) -> tuple[Record | BadScan, ...]:
+    """The record of a file, or those of a volume's B-scans."""
     folder, path = item
+    if path.suffix.casefold() in ONE_PICTURE or not is_volume(path):
+        return (_check_file(folder, path, root=root, task=task),)
+    relative = _relative(path, root)
+    if not printable(relative):
+        return (BadScan(repr(relative), "its name holds a control character"),)
+    label = folder.label if folder.label in task.classes else ""
+    try:
+        return tuple(
+            _member_record(*member, group=OWN_GROUP + relative, label=label, split=folder.split)
+            for member in members(path, relative)
+        )
+    except UnreadableScan as error:
+        return (BadScan(relative, error.reason),)
+
+
+def _member_record(
+    path: str, volume: Volume, index: int, *, group: str, label: str, split: str
+) -> Record:
+    scan = volume.read(index)
+    data = as_bmp(scan)
+    axial, lateral = volume.spacing or (None, None)
+    return Record(
+        path=path,
+        label=label,
+        patient=volume.patient or group,
+        split=split,
+        width=scan.shape[1],
+        height=scan.shape[0],
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        eye=volume.eye or group.removeprefix(OWN_GROUP),
+        device=volume.device,
+        laterality=volume.laterality or "",
+        axial_um=axial,
+        lateral_um=lateral,
+        position_um=round(volume.distances[index], 1) if volume.distances else None,
+    )
+
+
+def _check_file(folder: _Folder, path: Path, *, root: Path, task: Task) -> Record | BadScan:
     relative = _relative(path, root)
     named = _parse_name(path.name, task.classes)
     if not printable(relative):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
-from oct_jax.data.readers import map_threads
+from oct_jax.data.readers import UnreadableScan, map_threads
 from oct_jax.files import write_atomic
 from oct_jax.types import SPLITS, UserError
 
@@ -30,6 +30,12 @@ class Record:
       height: of the decoded scan, pixels.
       bytes: size of the file.
       sha256: of the file, 64 lower-case hexadecimal digits.
+      eye: opaque name of the eye; "" where nobody says. This and what follows is of volumes.
+      device: maker and model; "" where nobody says.
+      laterality: R or L; "" where nobody says.
+      axial_um: micrometres a pixel in depth; None where nobody says.
+      lateral_um: micrometres a pixel along the B-scan; None where nobody says.
+      position_um: of the B-scan from the centre of the scanned field; None where nobody says.
     """
 
     path: str
@@ -40,10 +46,21 @@ class Record:
     height: int
     bytes: int
     sha256: str
+    eye: str = ""
+    device: str = ""
+    laterality: str = ""
+    axial_um: float | None = None
+    lateral_um: float | None = None
+    position_um: float | None = None
 
 
-COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Record))
-_row = attrgetter(*COLUMNS)
+_EVERY_COLUMN: tuple[str, ...] = tuple(field.name for field in fields(Record))
+COLUMNS = _EVERY_COLUMN[:8]
+VOLUME_COLUMNS = _EVERY_COLUMN[8:]
+"""Written only where a record has any of them, so that other manifests stay as they are."""
+_file_row = attrgetter(*COLUMNS)
+_volume_row = attrgetter(*VOLUME_COLUMNS)
+_LARGEST = 1e6
 _NAMED_IN_ERRORS = 3
 
 
@@ -64,10 +81,12 @@ def write_manifest(records: Iterable[Record], path: str | os.PathLike[str]) -> N
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    records = tuple(records)
+    of_volumes = any(map(_is_of_volume, records))
+    writer.writerow(COLUMNS + VOLUME_COLUMNS if of_volumes else COLUMNS)
     for record in records:
         _check(record, f"record {record.path!r}")
-        writer.writerow(_row(record))
+        writer.writerow(_file_row(record) + (_volume_row(record) if of_volumes else ()))
     try:
         write_atomic(Path(path), text.getvalue().encode("utf-8", "surrogateescape"))
     except OSError as error:
@@ -91,8 +110,24 @@ def read_manifest(path: str | os.PathLike[str]) -> tuple[Record, ...]:
 
 def manifest_digest(records: Iterable[Record]) -> str:
     """SHA-256 over the content of all records, whatever their order, as hexadecimal digits."""
-    rows = sorted(_row(record) for record in records)
+    rows = sorted(map(_digested, records))
     return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode("ascii")).hexdigest()
+
+
+def scan_bytes(root: Path, path: str) -> bytes:
+    """The bytes of a scan: of its file, or for a B-scan of a volume see `volumes.members`.
+
+    Raises:
+      OSError: the file cannot be read.
+      UnreadableScan: the volume cannot be read.
+    """
+    if "#" in path:
+        from oct_jax.data.volumes.members import as_bmp, member_of  # only volumes need it
+
+        member = member_of(root, path)
+        if member is not None:
+            return as_bmp(member[0].read(member[1]))
+    return (root / path).read_bytes()
 
 
 def verify(
@@ -127,22 +162,25 @@ def verify(
 
 def _state(record: Record, root: Path) -> str:
     try:
-        data = (root / record.path).read_bytes()
-    except OSError:
+        data = scan_bytes(root, record.path)
+    except (OSError, UnreadableScan):
         return "missing"
     return "" if hashlib.sha256(data).hexdigest() == record.sha256 else "changed"
 
 
 def _parse(reader: Iterator[list[str]], source: Path) -> Iterator[Record]:
     header = tuple(next(reader, ()))
-    if header != COLUMNS:
-        raise UserError(f"{source} line 1: the header must be {','.join(COLUMNS)}")
+    if header not in (COLUMNS, COLUMNS + VOLUME_COLUMNS):
+        raise UserError(
+            f"{source} line 1: the header must be {','.join(COLUMNS)}, and of volumes then"
+            f" {','.join(VOLUME_COLUMNS)} too"
+        )
     first_line: dict[str, int] = {}
     for line, row in enumerate(reader, 2):  # no field holds a line break, so records are lines
         where = f"{source} line {line}"
-        if len(row) != len(COLUMNS):
-            raise UserError(f"{where}: {len(row)} fields instead of {len(COLUMNS)}")
-        record = _record(dict(zip(COLUMNS, row, strict=True)), where)
+        if len(row) != len(header):
+            raise UserError(f"{where}: {len(row)} fields instead of {len(header)}")
+        record = _record(dict(zip(header, row, strict=True)), where)
         if record.path in first_line:
             raise UserError(f"{where}: {record.path} is on line {first_line[record.path]} already")
         first_line[record.path] = line
@@ -159,9 +197,38 @@ def _record(row: dict[str, str], where: str) -> Record:
         height=_number(row, "height", where),
         bytes=_number(row, "bytes", where),
         sha256=row["sha256"],
+        eye=row.get("eye", ""),
+        device=row.get("device", ""),
+        laterality=row.get("laterality", ""),
+        axial_um=_micrometres(row, "axial_um", where),
+        lateral_um=_micrometres(row, "lateral_um", where),
+        position_um=_micrometres(row, "position_um", where),
     )
     _check(record, where)
     return record
+
+
+def _is_of_volume(record: Record) -> bool:
+    return any(value not in ("", None) for value in _volume_row(record))
+
+
+def _digested(record: Record) -> tuple:
+    """Without columns that only volumes have, so that digests of other records stay."""
+    more = tuple("" if v is None else str(v) for v in _volume_row(record))
+    return _file_row(record) + (more if _is_of_volume(record) else ())
+
+
+def _micrometres(row: dict[str, str], column: str, where: str) -> float | None:
+    text = row.get(column, "")
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not abs(value) < _LARGEST:  # false of NaN too
+        raise UserError(f"{where}: {column} is {text!r}, not a number of micrometres")
+    return value
 
 
 def _number(row: dict[str, str], column: str, where: str) -> int:
@@ -175,10 +242,14 @@ def _check(record: Record, where: str) -> None:
     parts = PurePosixPath(record.path).parts
     if record.path != "/".join(parts) or ".." in parts or not parts:
         raise UserError(f"{where}: path {record.path!r} is not a plain path below the data root")
-    if not all(map(printable, (record.path, record.patient, record.label))):
+    words = (record.path, record.patient, record.label, record.eye, record.device)
+    if not all(map(printable, words)):
         raise UserError(
-            f"{where}: path, patient or label holds a line break or another control character"
+            f"{where}: path, patient, label, eye or device holds a line break or another control"
+            " character"
         )
+    if record.laterality not in ("", "R", "L"):
+        raise UserError(f"{where}: laterality is {record.laterality!r}, not R or L")
     if record.split not in ("", *SPLITS):
         raise UserError(f"{where}: split is {record.split!r}, not one of {', '.join(SPLITS)}")
     if not record.patient:

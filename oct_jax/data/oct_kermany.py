@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 
 from oct_jax.data.archive import unpack
 from oct_jax.data.kermany import list_scans
-from oct_jax.data.manifest import Record
+from oct_jax.data.manifest import Record, scan_bytes
 from oct_jax.data.split import grouped_folds, keep_official, split_records
 from oct_jax.paths import expand_home
 from oct_jax.task import KERMANY
@@ -166,7 +166,7 @@ def example(root: Path, record: Record) -> dict[str, object]:
       UserError: the file is gone, or not what was listed.
     """
     try:
-        data = (root / record.path).read_bytes()
+        data = scan_bytes(root, record.path)
     except OSError as error:
         raise UserError(f"cannot read {root / record.path}: {error.strerror}") from error
     if hashlib.sha256(data).hexdigest() != record.sha256:

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -29,6 +29,9 @@ from oct_jax.data.readers import read_scan, shape_problem
 from oct_jax.data.split import DEFAULT_FRACTIONS, Fractions, split_records
 from oct_jax.task import KERMANY, Task
 from oct_jax.types import SPLITS, UserError
+
+if TYPE_CHECKING:
+    from oct_jax.data.volumes import Volume
 
 
 class Reader(ABC):
@@ -56,7 +59,7 @@ class Reader(ABC):
 
 @dataclass(frozen=True)
 class FileReader(Reader):
-    """Image files.
+    """Image files, and B-scans of volumes in files (`eye.vol#12`).
 
     Attributes:
       root: the folder that the paths are relative to.
@@ -72,7 +75,26 @@ class FileReader(Reader):
         Raises:
           UnreadableScan: the file is gone or damaged.
         """
-        return read_scan(self.root / self.paths[row])
+        member = self._member(row)
+        return (
+            read_scan(self.root / self.paths[row]) if member is None else member[0].read(member[1])
+        )
+
+    def read_resized(self, row: int, preprocess: Preprocess) -> UInt8[np.ndarray, "size size"]:
+        """See `Reader`; a volume's size of pixels is used."""
+        member = self._member(row)
+        if member is None:
+            return resize_scan(self.read(row), preprocess)
+        volume, index = member
+        return resize_scan(volume.read(index), preprocess, volume.spacing)
+
+    def _member(self, row: int) -> tuple[Volume, int] | None:
+        """The volume and index of a scan that is a B-scan of one."""
+        if "#" not in self.paths[row]:
+            return None
+        from oct_jax.data.volumes.members import member_of  # only volumes need it
+
+        return member_of(self.root, self.paths[row])
 
 
 @dataclass(frozen=True, eq=False)

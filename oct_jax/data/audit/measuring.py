@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from oct_jax.arrays import ScanArray
-from oct_jax.data.manifest import Record
+from oct_jax.data.manifest import Record, scan_bytes
 from oct_jax.data.readers import decode_scan
 from oct_jax.types import UserError
 
@@ -68,7 +68,7 @@ def measure_file(record: Record, *, root: Path) -> Measured:
       UserError: it is gone, or another file than the one that was listed.
     """
     try:
-        data = (root / record.path).read_bytes()
+        data = scan_bytes(root, record.path)
     except OSError as error:
         raise UserError(f"cannot read {root / record.path}: {error.strerror}") from error
     if hashlib.sha256(data).hexdigest() != record.sha256:

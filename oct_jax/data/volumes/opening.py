@@ -23,7 +23,7 @@ from oct_jax.paths import expand_home
 from oct_jax.types import UserError
 
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-_ONE_PICTURE = (".jpeg", ".jpg", ".png", ".bmp")
+ONE_PICTURE = (".jpeg", ".jpg", ".png", ".bmp")
 """Endings that are not looked into where a folder is searched: there may be 100,000 of them."""
 _EXPECTED = (
     "not a volume: a HEYEX XML export, a Heidelberg .vol or .e2e, Topcon .fda or .fds, Zeiss .img"
@@ -79,7 +79,7 @@ def holds_volumes(folder: Path) -> list[Path]:
             continue
         if path.is_dir():
             found += holds_volumes(path)
-        elif path.suffix.casefold() not in _ONE_PICTURE and _file_opener(path) is not None:
+        elif path.suffix.casefold() not in ONE_PICTURE and _file_opener(path) is not None:
             found.append(path)
     return found
 
