@@ -11,7 +11,8 @@ B-scans are read a batch at a time, so that memory does not grow with a volume's
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from jaxtyping import Bool, Float, Float32
 
 from oct_jax.arrays import ScanArray
 from oct_jax.classifier import Classifier, Explanation, to_predictions
+from oct_jax.data.manifest import Record
 from oct_jax.data.preprocess import geometry, resize_scan, to_scan_coordinates
 from oct_jax.data.readers import UnreadableScan, map_threads
 from oct_jax.data.volumes import Volume
@@ -35,6 +37,7 @@ from oct_jax.decision.eye import (
     weights_of,
 )
 from oct_jax.decision.referral import NOT_REFERRED
+from oct_jax.decision.rule import COVERAGE, SENSITIVITY, DecisionRule, decide, fit_rule
 from oct_jax.explain.gradcam import Method, make_explain
 from oct_jax.model.inference import BATCH_SIZES, Outputs, first_rows, join_rows, pad_batch
 from oct_jax.model.protocol import Model
@@ -103,25 +106,70 @@ class EyeExplanation:
 
 
 def predict_eye(
-    classifier: Classifier, volume: Volume, progress: Progress | None = None
+    classifier: Classifier,
+    volume: Volume,
+    *,
+    rule: DecisionRule | None = None,
+    progress: Progress | None = None,
 ) -> EyePrediction:
     """Classifies an eye.
 
     Args:
       classifier: trained on B-scans.
       volume: of the eye.
+      rule: fitted on eyes by `fit_eyes`; None leaves the eye's certainty uncalibrated.
       progress: called with (B-scans done, all).
 
     Raises:
       UnreadableScan: no B-scan can be read.
     """
-    return _predict(classifier, volume, "gradcam", progress)
+    return _predict(classifier, volume, "gradcam", rule, progress)
+
+
+def fit_eyes(
+    eyes: Sequence[EyePrediction],
+    labels: Sequence[str],
+    patients: Sequence[str],
+    *,
+    coverage: float = COVERAGE,
+    sensitivity: float = SENSITIVITY,
+    model: str = "",
+    records: Sequence[Record] = (),
+    fitted_on: Mapping[str, Any] | None = None,
+) -> DecisionRule:
+    """A decision rule for eyes: temperature, prediction sets and urgency, from labelled eyes.
+
+    Args:
+      eyes: what the classifier says of eyes that it was not trained on; at least one.
+      labels: classes of the task, one for each.
+      patients: of each eye; the two eyes of a patient count as one.
+      coverage: asked of the prediction sets, in every class.
+      sensitivity: asked of the urgent threshold.
+      model: fingerprint of the weights.
+      records: of the eyes, to be written down.
+      fitted_on: what else to write down.
+    """
+    task = eyes[0].task
+    outputs = join_rows([eye.outputs for eye in eyes])
+    return fit_rule(
+        Outputs(np.asarray(outputs.logits, np.float32), np.asarray(outputs.pooled)),
+        np.array([task.index(label) for label in labels], np.int32),
+        None,
+        patients=patients,
+        coverage=coverage,
+        sensitivity=sensitivity,
+        fitted_on={**_described(labels, patients), **(fitted_on or {})},
+        model=model,
+        records=tuple(records),
+        task=task,
+    )
 
 
 def explain_eye(
     classifier: Classifier,
     volume: Volume,
     *,
+    rule: DecisionRule | None = None,
     target: str | None = None,
     method: Method = "gradcam",
     flip: bool = False,
@@ -132,6 +180,7 @@ def explain_eye(
     Args:
       classifier: trained on B-scans.
       volume: of the eye.
+      rule: as for `predict_eye`.
       target: a class of the task; None for the eye's own, or of a healthy eye its likeliest
         disease.
       method: a name of `oct_jax.explain.gradcam.METHODS`.
@@ -142,7 +191,7 @@ def explain_eye(
       UnreadableScan: no B-scan can be read.
       UserError: `target` is no class of the task.
     """
-    prediction = _predict(classifier, volume, method, progress)
+    prediction = _predict(classifier, volume, method, rule, progress)
     target = target or _target_of(prediction)
     index = classifier.task.index(target)
     probabilities = np.array([scan.probabilities[index] for scan in prediction.scans])
@@ -166,8 +215,23 @@ def explain_eye(
     return EyeExplanation(prediction, target, np.stack(evidence), tuple(telling))
 
 
+def _described(labels: Sequence[str], patients: Sequence[str]) -> dict[str, Any]:
+    """Numbers of eyes and patients, under the names that `decision.fit.describe` uses of scans."""
+    pairs = set(zip(labels, patients, strict=True))
+    return {
+        "eyes": len(labels),
+        "scans": dict(Counter(labels)),
+        "patients": len(set(patients)),
+        "patients_of": dict(Counter(label for label, _ in sorted(pairs))),
+    }
+
+
 def _predict(
-    classifier: Classifier, volume: Volume, method: Method, progress: Progress | None
+    classifier: Classifier,
+    volume: Volume,
+    method: Method,
+    rule: DecisionRule | None,
+    progress: Progress | None,
 ) -> EyePrediction:
     program = make_explain(classifier.model, classifier.preprocess, method)
     parts, indices, unreadable = [], [], {}
@@ -183,7 +247,10 @@ def _predict(
     readable = np.zeros(len(volume), bool)
     readable[indices] = True
     unlike = np.zeros(len(volume), bool)
-    unlike[indices] = [scan.decision is not None and scan.decision.is_outlier for scan in scans]
+    unlike[indices] = [
+        scan.decision is not None and (scan.decision.is_outlier or scan.decision.no_retina)
+        for scan in scans
+    ]
     # Where no B-scan of the middle is readable, the eye is deferred whatever the others say.
     central = (
         field.central[indices] if field.central[indices].any() else np.ones(len(indices), bool)
@@ -191,22 +258,26 @@ def _predict(
     of_scans = np.stack([scan.probabilities for scan in scans]).astype(np.float64)
     weights = weights_of(of_scans, central, classifier.task)
     eye = _pooled(classifier, outputs, weights)
-    temperature = classifier.rule.temperature if classifier.rule else 1.0
-    probabilities = softmax(eye.logits, temperature)[0]
-    referral, reason = _referral(
-        probabilities,
-        of_scans,
-        Field(central, field.words, field.obstacle),
-        obstacle_of(field, readable, unlike),
-        [volume.numbers[index] for index in indices],
-        classifier.task,
-    )
+    obstacle = obstacle_of(field, readable, unlike)
+    if rule is not None:
+        probabilities, referral, reason = _by_rule(rule, eye, obstacle)
+    else:
+        temperature = classifier.rule.temperature if classifier.rule else 1.0
+        probabilities = softmax(eye.logits, temperature)[0]
+        referral, reason = _referral(
+            probabilities,
+            of_scans,
+            Field(central, field.words, field.obstacle),
+            obstacle,
+            [volume.numbers[index] for index in indices],
+            classifier.task,
+        )
     return EyePrediction(
         label=classifier.task.classes[int(probabilities.argmax())],
         probabilities=probabilities.astype(np.float32),
         referral=referral,
         reason=reason,
-        calibrated=False,
+        calibrated=rule is not None,
         scans=tuple(scans),
         indices=tuple(indices),
         field=field,
@@ -215,6 +286,21 @@ def _predict(
         task=classifier.task,
         synthetic=classifier.synthetic,
     )
+
+
+def _by_rule(
+    rule: DecisionRule, eye: Outputs, obstacle: str
+) -> tuple[np.ndarray, Referral | None, str]:
+    """Probabilities, referral and reason of a rule that was fitted on eyes."""
+    decided = decide(rule, eye)
+    referral = decided.referrals[0]
+    inside = [n for n, held in zip(rule.task.classes, decided.sets[0], strict=True) if held]
+    reason = f"possible: {', '.join(inside) or 'no class'}"
+    if not rule.task.refers:
+        reason = NOT_REFERRED
+    elif obstacle:
+        referral, reason = "defer", obstacle
+    return decided.probabilities[0], referral, reason
 
 
 def _referral(

@@ -63,6 +63,11 @@ def evaluate(words: list[str]) -> None:
     elif words[:1] == ["recalibrate"]:
         recalibration = parse(RecalibrateConfig, words[1:], {})
         find_run(recalibration.run)
+        if recalibration.eyes:
+            from oct_jax.commands.recalibrate_eyes import recalibrate_eyes
+
+            recalibrate_eyes(recalibration, make_console())
+            return
         from oct_jax.commands.evaluate import recalibrate
 
         recalibrate(recalibration, make_console())

@@ -15,11 +15,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from oct_jax.commands.explain import Trained, cautions
+from oct_jax.commands.recalibrate_eyes import read_eye_rule
 from oct_jax.commands.scan_files import SUFFIX, EyeTask, Tasks
 from oct_jax.commands.settings import ExplainConfig
 from oct_jax.data.preprocess import resize_scan
 from oct_jax.data.readers import UnreadableScan
 from oct_jax.data.volumes import Volume, open_volumes
+from oct_jax.decision.rule import DecisionRule
 from oct_jax.eye import EyeExplanation, explain_eye
 from oct_jax.files import write_atomic, write_json
 from oct_jax.reports.eye_page import NOT_CALIBRATED, advice, eye_page, eyes_page
@@ -60,6 +62,8 @@ def explain_eyes(
     """
     for folder in {task.folder for task in found.eyes}:
         _check_writable(folder)
+    run = trained.source.run
+    rule = None if run is None else read_eye_rule(run, trained.classifier)
     failed: list[str] = []
     done: list[_Explained] = []
     taken: set[Path] = set()
@@ -68,7 +72,7 @@ def explain_eyes(
             for volume in _opened(task, failed):
                 try:
                     page = _page_of(volume, task.folder, taken)
-                    done.append(_explain(volume, page, trained, config, progress))
+                    done.append(_explain(volume, page, trained, rule, config, progress))
                 except (UserError, OSError) as error:
                     failed.append(_in_words(error, task))
                     continue
@@ -108,12 +112,18 @@ def _page_of(volume: Volume, folder: Path, taken: set[Path]) -> Path:
 
 
 def _explain(
-    volume: Volume, page: Path, trained: Trained, config: ExplainConfig, progress: Progress
+    volume: Volume,
+    page: Path,
+    trained: Trained,
+    rule: DecisionRule | None,
+    config: ExplainConfig,
+    progress: Progress,
 ) -> _Explained:
     bar = progress.add_task(volume.name, total=2 * len(volume))
     explanation = explain_eye(
         trained.classifier,
         volume,
+        rule=rule,
         target=config.target,
         method=config.method,
         flip=config.flip,

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import shutil
 import sys
 
 import pytest
 import volume_files as files
 
 from oct_jax.commands import entry as command
+from oct_jax.commands.cli import evaluate
 from oct_jax.commands.cli import explain as main
 
 IMAGES = files.bscans(7)
@@ -121,3 +123,41 @@ def test_a_folder_that_cannot_be_written_to_is_named_at_once(run, tmp_path, monk
     monkeypatch.setattr("os.access", lambda *_: False)
     assert call(monkeypatch, folder, f"run={run}") == 2
     assert "give out=FOLDER" in capsys.readouterr().err
+
+
+def test_a_rule_for_eyes_is_fitted_and_used(run, tmp_path, monkeypatch, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+    for number, name in enumerate(("CNV", "NORMAL")):
+        files.write_heyex(tmp_path / "eyes" / name / "a", files.bscans(3, seed=number))
+        files.write_vol(tmp_path / "eyes" / name / "b.vol", files.bscans(3, seed=number + 5))
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["evaluate", "recalibrate", "eyes=true", f"data={tmp_path / 'eyes'}", f"run={copy}"],
+    )
+    assert command.run(evaluate) == 0
+    told = capsys.readouterr().out
+    assert "4 eyes of" in told
+    assert "too few for coverage=0.9" in told
+    folder = tmp_path / "eyes" / "NORMAL" / "a"
+    assert call(monkeypatch, folder, f"run={copy}", f"out={tmp_path}") == 0
+    assert "(calibrated by eye)" in capsys.readouterr().out
+    eye = json.loads((tmp_path / "a.explained.json").read_text())["eye"]
+    assert eye["calibrated"] is True
+    assert eye["reason"].startswith("possible: ")
+    assert "Calibrated on labelled eyes" in (tmp_path / "a.explained.html").read_text()
+    # The rule for scans is as it was.
+    assert not (copy / "frozen" / "decision").exists()
+
+
+def test_eyes_without_volumes_are_asked_for(run, tmp_path, monkeypatch, capsys):
+    files.write_numbered(tmp_path / "CNV", IMAGES[:1], "CNV-1-1.png")
+    for words, line in (
+        ((f"data={tmp_path}",), "no volumes in its class folders"),
+        ((), "say data=FOLDER"),
+    ):
+        monkeypatch.setattr(
+            sys, "argv", ["evaluate", "recalibrate", "eyes=true", f"run={run}", *words]
+        )
+        assert command.run(evaluate) == 2
+        assert line in capsys.readouterr().err

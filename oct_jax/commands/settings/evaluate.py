@@ -71,6 +71,10 @@ class RecalibrateConfig:
         validator=not_empty,
         doc="a folder of labelled scans; none: the run's own calibration scans",
     )
+    eyes: bool = chz.field(
+        default=False,
+        doc="fit the rule for eyes instead, to volumes in class folders; `explain` uses it",
+    )
     run: str | None = chz.field(
         default=None,
         validator=not_empty,
