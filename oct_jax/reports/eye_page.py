@@ -31,7 +31,7 @@ _STYLE = """<style>
 .bar { display: inline-block; height: .8rem; vertical-align: middle; }
 .key span { display: inline-block; width: .9rem; height: .9rem; margin: 0 .3rem 0 .9rem;
   vertical-align: -2px; } .small { color: #555; font-size: .85rem; } svg { width: 100%; }
-td:nth-child(2) { text-align: left; } .caution { color: #8a4b00; }
+td:nth-child(2), .eyes td, .eyes th { text-align: left; } .caution { color: #8a4b00; }
 </style>"""
 
 
@@ -91,7 +91,7 @@ def eyes_page(rows: Sequence[Mapping[str, Any]], failed: Sequence[str]) -> str:
         [
             _STYLE,
             f"<h1>{len(rows)} eyes by urgency</h1>",
-            f"<table><tr>{head}</tr>{''.join(lines)}</table>",
+            f'<table class="eyes"><tr>{head}</tr>{"".join(lines)}</table>',
             _lines(failed, "caution"),
             f'<p class="small">{RESEARCH_USE}.</p>',
         ],
@@ -140,11 +140,12 @@ def _where(volume: Volume, explanation: EyeExplanation) -> str:
         picture = evidence_map(explanation.evidence, telling)
         caption = "in each B-scan, the first at the top (the file has no localizer with positions)"
     words = f"Evidence for {explanation.target} {caption}"
-    return html.picture(_jpeg(picture), "jpeg", words).replace(
-        "</figure>",
-        f'<figcaption class="small">{html.text(words)}. White: B-scans shown'
-        " below.</figcaption></figure>",
+    caption = (
+        f'<figcaption class="small">{html.text(words)}: the heatmap times the probability, from'
+        " nothing (clear) to full (yellow). White lines: B-scans shown below.</figcaption>"
     )
+    figure = html.picture(_jpeg(picture), "jpeg", words)
+    return figure.replace("</figure>", f"{caption}</figure>")
 
 
 def _probabilities(prediction: EyePrediction) -> str:
