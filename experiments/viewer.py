@@ -8,6 +8,7 @@ Prints one JSON line.
 """
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -32,11 +33,14 @@ def main(page: Path, model: str, root: Path) -> None:
         status = browser.open(page.resolve())
         ready = int(browser("evaluate", script="document.documentElement.dataset.readyMs"))
         memory, seconds = [renderer_megabytes(browser.pid)], []
+        processor = [renderer_seconds(browser.pid)]
         for part in (chosen[:FEW], chosen[FEW:]):
             begun = time.perf_counter()
             browser("choose", files=[str(path) for path in part])
             seconds.append((time.perf_counter() - begun) / len(part))
+            browser("collect")
             memory.append(renderer_megabytes(browser.pid))
+            processor.append(renderer_seconds(browser.pid))
         results = dict(browser("evaluate", script=RESULTS))
     finally:
         browser.close()
@@ -46,6 +50,8 @@ def main(page: Path, model: str, root: Path) -> None:
         "ready, ms": ready,
         f"ms a scan, first {FEW}": round(1e3 * seconds[0], 1),
         f"ms a scan, next {MANY - FEW}": round(1e3 * seconds[1], 1),
+        "processor seconds until ready": round(processor[0], 2),
+        "processor ms a scan": round(1e3 * (processor[2] - processor[0]) / MANY, 1),
         f"memory at start, after {FEW}, after {MANY}, MB": memory,
     }
     print(json.dumps(measured | compare(load(model), chosen[:FEW], results)))
@@ -67,14 +73,24 @@ def compare(classifier, paths: list[Path], results: dict[str, dict]) -> dict:
 
 
 def renderer_megabytes(driver: int) -> int:
-    """Proportional set size of the largest process below the driver: that of the page."""
-    sizes = [0]
+    """Proportional set size of the page's process."""
+    lines = Path(f"/proc/{renderer(driver)}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) // 1024
+
+
+def renderer_seconds(driver: int) -> float:
+    """Processor time of the page's process so far: other programs lengthen it little."""
+    fields = Path(f"/proc/{renderer(driver)}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def renderer(driver: int) -> int:
+    """The process of the page, below the driver: the renderer that has worked most."""
+    found = {}
     for pid in descendants(driver):
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        if b"--type=renderer" in command:
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-            sizes.append(next(int(line.split()[1]) for line in lines if line.startswith("Pss:")))
-    return max(sizes) // 1024
+        if b"--type=renderer" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            found[pid] = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
+    return max(found, key=found.__getitem__)
 
 
 def descendants(pid: int) -> list[int]:

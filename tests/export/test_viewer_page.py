@@ -230,8 +230,7 @@ def test_keyboard_filters_and_table(page, tmp_path):
     assert "patient-2.jpg" in named
 
 
-@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 800)])
-@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize(("width", "height", "dark"), [(390, 844, False), (1280, 800, True)])
 def test_it_fits_and_is_accessible(browser, viewer, tmp_path, width, height, dark):
     browser.open(viewer, width, height, dark=dark)
     pages = [Image.fromarray(frame) for frame in frames(5)]
@@ -241,7 +240,7 @@ def test_it_fits_and_is_accessible(browser, viewer, tmp_path, width, height, dar
         append_images=pages[1:],
     )
     browser("choose", files=[*map(str, tmp_path.iterdir()), *write(tmp_path, refused_few())])
-    for entry in range(3):
+    for entry in range(3):  # the volume, the unreadable file, the scan
         browser("evaluate", script=f"self.viewer.list.select(self.viewer.queue.entries[{entry}])")
         browser("settle")
         assert browser("evaluate", script="document.documentElement.scrollWidth") <= width

@@ -2,7 +2,7 @@
 
 const shared = [
   "Blob URL TextDecoder DataView ImageData OffscreenCanvas Response DecompressionStream",
-  "createImageBitmap crypto atob console performance setTimeout structuredClone self",
+  "createImageBitmap crypto atob console performance setTimeout clearTimeout self",
 ];
 const page = ["document window Worker ResizeObserver"];
 

@@ -13,6 +13,7 @@ import { text } from "./strings.mjs";
 
 /* global CONFIG */
 
+const REFRESH = 250; // ms
 const NEEDED = ["Worker", "WebAssembly", "DecompressionStream", "OffscreenCanvas", "createImageBitmap"];
 
 async function main() {
@@ -68,7 +69,7 @@ function openPage(client, selfTest) {
     cautions: cautionsOf(about),
     modelLines: modelLines(about),
   });
-  const queue = new Queue(client, about, () => refresh(queue, list, detail));
+  const queue = new Queue(client, about, () => soon(queue, () => refresh(queue, list, detail)));
   const list = new List(queue, (entry) => detail.show(entry));
   detail.show(null);
   fillAbout(about, selfTest.model);
@@ -80,6 +81,18 @@ function openPage(client, selfTest) {
     formats ? text("readyWithout", { formats }) : text("ready", { scans, pictures: selfTest.pictures }),
   );
   self.viewer = { queue, list, detail }; // for tests and for the console
+}
+
+/** Now where nothing is being worked at, else at most a few times a second. */
+function soon(queue, action) {
+  clearTimeout(queue.timer);
+  const wait = queue.running ? REFRESH - (performance.now() - (queue.refreshed ?? 0)) : 0;
+  const act = () => {
+    queue.refreshed = performance.now();
+    action();
+  };
+  if (wait > 0) queue.timer = setTimeout(act, wait);
+  else act();
 }
 
 /** After a change of the queue; the first answer is shown by itself. */

@@ -23,6 +23,8 @@ export class Queue {
     this.running ??= this.work().finally(() => {
       this.running = null;
       this.onChange();
+      const left = !this.stopped && this.entries.some(({ state }) => state === "waiting");
+      if (left) this.add([]); // they came in just as the work ended
     });
     return this.running;
   }

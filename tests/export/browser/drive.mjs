@@ -48,6 +48,10 @@ const ACTIONS = {
     return download.path();
   },
   screenshot: ({ path, full = false }) => state.page.screenshot({ path, fullPage: full }).then(() => path),
+  async collect() {
+    const session = await state.page.context().newCDPSession(state.page);
+    await session.send("HeapProfiler.collectGarbage");
+  },
   log: () => ({ console: state.console, requests: state.requests }),
   async axe() {
     // The policy forbids scripts of others, so it runs in the driver's own isolated world.
