@@ -75,7 +75,7 @@ def test_the_way_back_is_exact(classifier, saved, scan):
 
 def test_half_precision_is_half_the_size_and_near(classifier, saved, scan, tmp_path):
     classifier.save(tmp_path / "half.safetensors", half=True)
-    assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * saved.stat().st_size
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.75 * saved.stat().st_size
     half = load(tmp_path / "half.safetensors").predict(scan)
     np.testing.assert_allclose(
         half.probabilities, classifier.predict(scan).probabilities, atol=0.005

@@ -23,7 +23,8 @@ from oct_jax.decision.conformal import Patients, patient_threshold
 
 DIRECTIONS = 32
 """At most; fewer where there are few training scans."""
-TILES = 7
+TILES = 14
+"""In a row and in a column of a shuffled scan: too small to hold a piece of retina."""
 
 Features = Float[SameArray, "scans channels"]
 
@@ -103,7 +104,7 @@ def outlier_threshold(
 
 
 def no_retina_threshold(threshold: float, shuffled: Float[np.ndarray, "scans"]) -> float:
-    """Half-way, on a logarithmic scale, between unusual scans and pictures that show no retina.
+    """Two thirds of the way, on a logarithmic scale, from unusual scans to those without a retina.
 
     Args:
       threshold: the `outlier_threshold`.
@@ -114,11 +115,11 @@ def no_retina_threshold(threshold: float, shuffled: Float[np.ndarray, "scans"]) 
       A distance; the threshold itself where shuffled scans are no further away.
     """
     edge = float(np.quantile(shuffled, 0.05))
-    return threshold if edge <= threshold else float(np.sqrt(threshold * edge))
+    return threshold if edge <= threshold else float((threshold * edge**2) ** (1 / 3))
 
 
 def shuffle_tiles(scans: ScanBatch, rng: np.random.Generator) -> ScanBatch:
-    """The scans cut into 7 x 7 tiles, each scan's put together in an order of its own.
+    """The scans cut into 14 x 14 tiles, each scan's put together in an order of its own.
 
     Args:
       scans: uint8 grey of shape (scans, size, size).
