@@ -29,7 +29,13 @@ from oct_jax.data.scans import Scans
 from oct_jax.decision.calibration import softmax
 from oct_jax.decision.rule import DecisionRule, Decisions, decide
 from oct_jax.explain.drawing import overlay
-from oct_jax.explain.gradcam import METHODS, PREDICTED, Method, explain_all, make_explain
+from oct_jax.explain.gradcam import (
+    METHODS,
+    PREDICTED,
+    Method,
+    explain_all,
+    make_explain,
+)
 from oct_jax.model.fold import fold
 from oct_jax.model.grid import measure_grid
 from oct_jax.model.inference import (
@@ -65,7 +71,7 @@ class Explanation:
       prediction: what the classifier says of the scan.
       target: the class that is explained.
       method: a name of `oct_jax.explain.gradcam.METHODS`.
-      cells: the map as the method gives it, at the feature map's resolution; in [0, 1], its
+      cells: the map as the method gives it, at its feature map's resolution; in [0, 1], its
         maximum 1, or all 0 where nothing speaks for the class.
       geometry: which part of the scan the model's input shows.
       preprocess: from the scan to the model's input.
@@ -159,6 +165,21 @@ class Classifier:
         outputs = apply_model(self.model, self.preprocess, variables, batch)
         return jax.tree.map(lambda rows: rows.reshape(*leading, rows.shape[-1]), outputs)
 
+    def grid_of(self, method: Method, *, flip: bool = False) -> HeatmapGrid:
+        """Where the positions of a method's maps look in the model's input.
+
+        Maps that are averaged with those of the mirrored scan lie symmetrically about the centre:
+        a network does not look symmetrically, but its map and the mirrored one do.
+        """
+        grid, size = self.grid, self.preprocess.size
+        columns = self.model.features_shape(size, size)[1]
+        if method == "gradcam-dense":
+            grid = replace(grid, scale_y=grid.scale_y / 2, scale_x=grid.scale_x / 2)
+            columns = 2 * columns - 1
+        if flip:
+            grid = replace(grid, offset_x=(size - 1 - grid.scale_x * (columns - 1)) / 2)
+        return grid
+
     def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:
         """Writes all of it to one file, which `load` reads; see `oct_jax.model_file`.
 
@@ -251,7 +272,11 @@ class Classifier:
 
     @overload
     def explain(
-        self, scans: Scan, target: str | None = None, method: Method = "gradcam", flip: bool = False
+        self,
+        scans: Scan,
+        target: str | None = None,
+        method: Method = "gradcam",
+        flip: bool = False,
     ) -> Explanation: ...
 
     @overload
@@ -276,7 +301,7 @@ class Classifier:
           scans: as for `predict`.
           target: a class of the task; None explains each scan's own prediction. Or a sequence of
             such, one for each of several scans.
-          method: `gradcam`, `gradcam++`, `hirescam` or `eigencam`.
+          method: a name of `oct_jax.explain.gradcam.METHODS`.
           flip: average with the map of the mirrored scan.
 
         Returns:
@@ -306,10 +331,11 @@ class Classifier:
         outputs, maps = explain_all(program, self.variables, batches())
         predictions = self._predictions(outputs, several)
         explanations = []
+        grid = self.grid_of(method, flip=flip)
         for prediction, cells, where, index in zip(predictions, maps, placed, targets, strict=True):
             explained = prediction.label if index == PREDICTED else self.task.classes[index]
             explanations.append(
-                Explanation(prediction, explained, method, cells, where, self.preprocess, self.grid)
+                Explanation(prediction, explained, method, cells, where, self.preprocess, grid)
             )
         return explanations if is_several else explanations[0]
 

@@ -200,15 +200,16 @@ def explain_eye(
     evidence, telling = [], []
     rows = iter(prediction.scans)
     program = make_explain(classifier.model, classifier.preprocess, method, flip=flip)
+    grid = classifier.grid_of(method, flip=flip)
     for indices, scans in _batches(volume, prediction.indices, progress):
         _, maps = _run(program, classifier, volume, scans, index)
         for place, scan, cells in zip(indices, scans, maps, strict=True):
             one = next(rows)
             where = geometry(scan, classifier.preprocess, volume.spacing)
             explanation = Explanation(
-                one, target, method, cells, where, classifier.preprocess, classifier.grid
+                one, target, method, cells, where, classifier.preprocess, grid
             )
-            heatmap = to_scan_coordinates(cells, classifier.grid, where)
+            heatmap = to_scan_coordinates(cells, grid, where)
             evidence.append(_profile(heatmap) * one.probabilities[index])
             if place in chosen:
                 telling.append((place, explanation))

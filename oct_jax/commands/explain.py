@@ -19,24 +19,17 @@ from oct_jax.commands.scan_files import SUFFIX, Task, Tasks
 from oct_jax.commands.settings import ExplainConfig
 from oct_jax.data.preprocess import resize_scan, to_input_coordinates
 from oct_jax.data.readers import UnreadableScan, map_threads, read_scan
-from oct_jax.decision.calibration import softmax
-from oct_jax.explain.faithfulness import random_cells, remove_by_blur, top_share
-from oct_jax.explain.gradcam import explain_all, make_explain
 from oct_jax.files import write_atomic, write_json
 from oct_jax.model.inference import batch_slices
 from oct_jax.prediction import SYNTHETIC_MODEL
+from oct_jax.reports.doubts import doubts_of
 from oct_jax.reports.overlay import RESEARCH_USE, advice, certainty, encode_png, overlay, page
 from oct_jax.reports.picture import contact_sheet
 from oct_jax.runs.source import ModelSource
 from oct_jax.types import UserError
 
-EMPTY = "empty map: nothing in this scan speaks for the class"
-FLAT = "flat map: it favours no place"
 TRAINED_ON = "contaminated: the model was trained on this very scan; its certainty proves nothing"
-BY_CHANCE = "map no better than random maps on this scan"
 
-_RANDOM_MAPS = 7
-_REMOVED = 0.2
 _SHEET_LIMIT = 60
 
 
@@ -98,49 +91,6 @@ def explain(found: Tasks, source: ModelSource, config: ExplainConfig, console: C
         raise UserError(f"{len(failed)} of {asked} {kinds} failed: {'; '.join(failed)}")
 
 
-def cautions(
-    classifier: Classifier,
-    explanations: Sequence[Explanation],
-    inputs: Sequence[np.ndarray],
-    config: ExplainConfig,
-) -> list[list[str]]:
-    """What a person should doubt in each map, as lines; mostly none.
-
-    A map should know more than chance: blurring the fifth of the scan that it marks must cost the
-    target more probability than blurring a fifth by random maps of its resolution, on average.
-
-    Args:
-      classifier: that made the explanations.
-      explanations: one for each scan.
-      inputs: the scans, resized to the model's input.
-      config: that they were made with.
-    """
-    # The very program that explained them, in batches of as many: no other need be compiled.
-    program = make_explain(classifier.model, classifier.preprocess, config.method, flip=config.flip)
-    task = classifier.task
-    targets = np.array([task.index(one.target) for one in explanations], np.int32)
-    removals = [
-        _removals(one, scan, np.random.default_rng(number))
-        for number, (one, scan) in enumerate(zip(explanations, inputs, strict=True))
-    ]
-    batches = ((np.stack(scans), targets) for scans in zip(*removals, strict=True))
-    outputs, _ = explain_all(program, classifier.variables, batches)
-    probabilities = softmax(np.asarray(outputs.logits))
-    left = probabilities.reshape(-1, len(explanations), len(task.classes)).transpose(1, 2, 0)
-    found = []
-    for one, target, left_of_scan in zip(explanations, targets, left, strict=True):
-        kept = left_of_scan[target]
-        lines = []
-        if not one.cells.any():
-            lines.append(EMPTY)
-        elif one.cells.min() > 0.5:
-            lines.append(FLAT)
-        if one.cells.any() and kept[0] >= kept[1:].mean():
-            lines.append(BY_CHANCE)
-        found.append(lines)
-    return found
-
-
 def _open_model(source: ModelSource, config: ExplainConfig) -> Trained:
     classifier = source.load()
     marks = []
@@ -167,7 +117,7 @@ def _explain_chunk(
     classifier, scans = trained.classifier, [scan for _, scan in good]
     explanations = classifier.explain(scans, config.target, config.method, config.flip)
     inputs = [resize_scan(scan, classifier.preprocess) for scan in scans]
-    doubts = cautions(classifier, explanations, inputs, config)
+    doubts = doubts_of(classifier, explanations, inputs, flip=config.flip)
     tiles = {}
     for (task, scan), one, doubt, small in zip(good, explanations, doubts, inputs, strict=True):
         known = hashlib.sha256(task.scan.read_bytes()).hexdigest() in trained.hashes
@@ -188,12 +138,6 @@ def _read(task: Task) -> ScanArray | UnreadableScan:
         return read_scan(task.scan)
     except UnreadableScan as error:
         return error
-
-
-def _removals(one: Explanation, scan: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    cells = [one.cells, *random_cells(rng, _RANDOM_MAPS, one.cells.shape)]
-    maps = [to_input_coordinates(each, one.grid, len(scan)) for each in cells]
-    return np.stack([remove_by_blur(scan, top_share(heat, _REMOVED, rng), rng) for heat in maps])
 
 
 def _write(

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from oct_jax.commands.explain import Trained, cautions
+from oct_jax.commands.explain import Trained
 from oct_jax.commands.recalibrate_eyes import read_eye_rule
 from oct_jax.commands.scan_files import SUFFIX, EyeTask, Tasks
 from oct_jax.commands.settings import ExplainConfig
@@ -24,6 +24,7 @@ from oct_jax.data.volumes import Volume, open_volumes
 from oct_jax.decision.rule import DecisionRule
 from oct_jax.eye import EyeExplanation, explain_eye
 from oct_jax.files import write_atomic, write_json
+from oct_jax.reports.doubts import doubts_of
 from oct_jax.reports.eye_page import NOT_CALIBRATED, advice, eye_page, eyes_page
 from oct_jax.reports.overlay import RESEARCH_USE
 from oct_jax.types import UserError
@@ -153,7 +154,7 @@ def _doubts(
         for index, _ in explanation.telling
     ]
     maps = [one for _, one in explanation.telling]
-    lines = cautions(classifier, maps, inputs, config)
+    lines = doubts_of(classifier, maps, inputs, flip=config.flip)
     return {index: line for (index, _), line in zip(explanation.telling, lines, strict=True)}
 
 

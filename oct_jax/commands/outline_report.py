@@ -11,8 +11,12 @@ from jaxtyping import Bool, Float
 
 from oct_jax.classifier import Classifier
 from oct_jax.data.preprocess import geometry, resize_scan, to_input_coordinates
-from oct_jax.explain.faithfulness import patient_interval
-from oct_jax.explain.gradcam import Method, explain_all, make_explain
+from oct_jax.explain.faithfulness import TOLERANCE, patient_interval
+from oct_jax.explain.gradcam import (
+    Method,
+    explain_all,
+    make_explain,
+)
 from oct_jax.explain.outlines import (
     FIGURES,
     OutlinedScan,
@@ -23,12 +27,17 @@ from oct_jax.explain.outlines import (
 )
 from oct_jax.model.inference import batch_slices
 from oct_jax.model.protocol import Variables
-
-TOLERANCE = 15 / 224
+from oct_jax.reports.doubts import DOUBTS, doubts_of
 
 
 def examine_outlines(
-    classifier: Classifier, masks: Path, lesion: str, method: Method, *, flip: bool, seed: int
+    classifier: Classifier,
+    masks: Path,
+    lesion: str,
+    method: Method,
+    *,
+    flip: bool,
+    seed: int,
 ) -> dict[str, Any]:
     """How well the maps of every class find the outlined lesions; intervals draw patients.
 
@@ -42,7 +51,9 @@ def examine_outlines(
 
     Returns:
       JSON values: `maps` has a row for each class, for random weights, and for the lesion's class
-      on the smaller and the larger half of the lesions.
+      on the smaller and the larger half of the lesions; `doubts` has, for each mark of
+      `oct_jax.reports.doubts`, how many maps of the lesion's class have it and how often the peak
+      of those is off the lesion, beyond the tolerance.
 
     Raises:
       UserError: see `read_outlines`.
@@ -56,6 +67,7 @@ def examine_outlines(
     shown = lesions.any((1, 2))  # a crop may leave a lesion out
     scans = [scans[index] for index in np.flatnonzero(shown)]
     inputs, lesions = inputs[shown], lesions[shown]
+    grid = classifier.grid_of(method, flip=flip)
     program = make_explain(classifier.model, classifier.preprocess, method, flip=flip)
 
     def rows_of(variables: Variables, target: str) -> Float[np.ndarray, "scans figures"]:
@@ -63,7 +75,7 @@ def examine_outlines(
         batches = [(inputs[rows], targets[rows]) for rows in batch_slices(len(inputs))]
         cells = np.asarray(explain_all(program, variables, batches).maps)
         rng = np.random.default_rng(seed)
-        heats = (to_input_coordinates(one, classifier.grid, size) for one in cells)
+        heats = (to_input_coordinates(one, grid, size) for one in cells)
         return np.array(
             [
                 compare(heat, mask, round(TOLERANCE * size), rng)
@@ -89,6 +101,8 @@ def examine_outlines(
     for name, chosen in (("smaller lesions", ~large), ("larger lesions", large)):
         if chosen.any():
             rows[name], parts[name] = own, chosen
+    explanations = classifier.explain([one.scan for one in scans], lesion, method, flip)
+    doubts = doubts_of(classifier, explanations, list(inputs), flip=flip)
     return {
         "folder": str(masks),
         "lesion": lesion,
@@ -96,6 +110,7 @@ def examine_outlines(
         "patients": len({one.patient for one in scans}),
         "graders_dice": agreement(scans),
         "maps": {name: _figures(rows[name], scans, parts[name], seed) for name in rows},
+        "doubts": _off_by_doubt(doubts, own[:, FIGURES.index("pointing_game")] == 0, scans, seed),
     }
 
 
@@ -118,7 +133,31 @@ def outlines_markdown(outlines: dict[str, Any]) -> str:
         values = (figures[figure] for figure in FIGURES)
         cells = " | ".join(f"{mean:.3f} ({low:.3f}..{high:.3f})" for mean, low, high in values)
         lines.append(f"| {name} | {cells} |")
+    lines += ["", "| mark | scans | peak off the lesion |", "|---|---|---|"]
+    for name, (count, off) in outlines["doubts"].items():
+        share = "" if off is None else f"{off[0]:.3f} ({off[1]:.3f}..{off[2]:.3f})"
+        lines.append(f"| {name} | {count} | {share} |")
     return "\n".join([*lines, ""])
+
+
+def _off_by_doubt(
+    doubts: list[list[str]],
+    off: Bool[np.ndarray, "scans"],
+    scans: list[OutlinedScan],
+    seed: int,
+) -> dict[str, tuple[int, tuple[float, float, float] | None]]:
+    """For each mark: the scans that have it, and how often the peak is off the lesion there."""
+    groups = {"none": [not lines for lines in doubts], "any": [bool(lines) for lines in doubts]}
+    groups |= {mark: [mark in lines for lines in doubts] for mark in DOUBTS}
+    shares: dict[str, tuple[int, tuple[float, float, float] | None]] = {}
+    for name, marked in groups.items():
+        chosen = np.flatnonzero(marked)
+        patients = [scans[index].patient for index in chosen]
+        rng = np.random.default_rng(seed)
+        values = off[chosen].astype(np.float64)
+        share = patient_interval(values, patients, rng) if len(chosen) else None
+        shares[name] = len(chosen), share
+    return shares
 
 
 def _figures(

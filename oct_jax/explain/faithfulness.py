@@ -18,6 +18,9 @@ Mask = Bool[np.ndarray, "size size"]
 Heat = Float32[np.ndarray, "size size"]
 Remove = Callable[[OneScan, Mask, np.random.Generator], OneScan]
 
+TOLERANCE = 15 / 224
+"""Of the pointing game, as a share of the side: 15 pixels of 224 (Zhang et al. 2018)."""
+
 _RESAMPLES = 2000
 
 

@@ -1,7 +1,10 @@
 """Class activation maps: where in the last feature map the evidence for a class lies.
 
-Grad-CAM is `jax.grad` of a logit of the head over the last feature map. It stands beside the
-other inference forms because all that needs it (classifier, reports, export) comes after.
+Grad-CAM is `jax.grad` of a logit of the head over the last feature map. `gradcam-dense` weighs, by
+the same gradient, the channels of the dense feature map, which has one position more between any
+two: logits and weights are the same, and so is the map at the positions that both have. The module
+stands beside the other inference forms because all that needs it (classifier, reports, export)
+comes after.
 """
 
 from __future__ import annotations
@@ -19,9 +22,10 @@ from oct_jax.arrays import AnyArray, FeatureMap, LabelBatch, ScanBatch
 from oct_jax.data.preprocess import Preprocess, normalise
 from oct_jax.model.inference import Outputs, first_rows, join_rows, pad_batch
 from oct_jax.model.layers import Activation, global_average_pool
-from oct_jax.model.protocol import Model, Tree, Variables
+from oct_jax.model.protocol import DenseModel, Model, Tree, Variables
+from oct_jax.types import UserError
 
-Method: TypeAlias = Literal["gradcam", "gradcam++", "hirescam", "eigencam"]
+Method: TypeAlias = Literal["gradcam-dense", "gradcam", "gradcam++", "hirescam", "eigencam"]
 Maps: TypeAlias = Float[Array, "batch _rows _columns"]
 OneMap: TypeAlias = Float[Array, "rows columns"]
 OneFeatureMap: TypeAlias = Float[Array, "rows columns features"]
@@ -47,7 +51,7 @@ Explain: TypeAlias = Callable[
 ]
 
 
-def gradcam(features: OneFeatureMap, gradients: OneFeatureMap) -> OneMap:
+def gradcam(features: OneFeatureMap, gradients: Float[Array, "_rows _columns features"]) -> OneMap:
     """Sum of the channels, each weighed by its mean gradient (Selvaraju et al. 2017, eq. 1-2)."""
     return features @ gradients.mean((0, 1))
 
@@ -83,6 +87,7 @@ def eigencam(features: OneFeatureMap, gradients: OneFeatureMap) -> OneMap:
 
 
 METHODS: dict[Method, Callable[[OneFeatureMap, OneFeatureMap], OneMap]] = {
+    "gradcam-dense": gradcam,
     "gradcam": gradcam,
     "gradcam++": gradcam_plus_plus,
     "hirescam": hirescam,
@@ -102,7 +107,8 @@ def saliency(
     Args:
       model: its `head` is differentiated.
       variables: of the model.
-      features: the last feature map, (batch, rows, columns, channels).
+      features: the last feature map, (batch, rows, columns, channels); of `gradcam-dense` the
+        model's `dense_features`, whose every second row and column are that map.
       targets: indices into the classes.
       method: a name of `METHODS`.
 
@@ -114,10 +120,17 @@ def saliency(
     def logit(one, target):
         return model.head(variables, one[None])[0, target]
 
+    step = step_of(method)
+
     def one_map(one, target):
-        return METHODS[method](one, jax.grad(logit)(one, target))
+        return METHODS[method](one, jax.grad(logit)(one[::step, ::step], target))
 
     return normalise_maps(jax.vmap(one_map)(features.astype(jnp.float32), jnp.asarray(targets)))
+
+
+def step_of(method: Method) -> int:
+    """Every how many rows and columns of what a method maps are the last feature map."""
+    return 2 if method == "gradcam-dense" else 1
 
 
 def closed_form(
@@ -171,21 +184,29 @@ def make_explain(
       flip: average with the map of the mirrored scan, mirrored back.
     """
 
+    step = step_of(method)
+
     def features_of(variables, scans):
-        return model.features(variables, normalise(scans, preprocess), train=False)[0]
+        images = normalise(scans, preprocess)
+        if method != "gradcam-dense":
+            return model.features(variables, images, train=False)[0]
+        if not isinstance(model, DenseModel):
+            raise UserError(f"method={method}: only backbone=mobilenetv3 has it; use gradcam")
+        return model.dense_features(variables, images)
 
     @jax.jit
     def explain(variables, scans, targets):
         scans = jnp.asarray(scans)
         features = features_of(variables, scans)
-        logits = model.head(variables, features)
+        last = features[:, ::step, ::step]
+        logits = model.head(variables, last)
         targets = jnp.where(targets == PREDICTED, logits.argmax(-1), targets).astype(jnp.int32)
         maps = saliency(model, variables, features, targets, method)
         if flip:
             mirrored = features_of(variables, scans[:, :, ::-1])
             mirrored_maps = saliency(model, variables, mirrored, targets, method)
             maps = normalise_maps(maps + mirrored_maps[:, :, ::-1])
-        pooled = model.pool(features)[:, 0, 0].astype(jnp.float32)
+        pooled = model.pool(last)[:, 0, 0].astype(jnp.float32)
         return Explained(Outputs(logits, pooled), maps)
 
     return explain

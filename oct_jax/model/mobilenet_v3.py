@@ -216,13 +216,18 @@ class InvertedResidual(nnx.Module):
             )
         self.project = _conv_norm(config, rngs, expanded, out)
         self.residual = stride == 1 and in_features == out
+        self.stride = stride
 
-    def __call__(self, x: Images, *, train: bool) -> Images:
-        """Maps (batch, height, width, in) to (batch, height/stride, width/stride, out)."""
+    def __call__(self, x: Images, *, train: bool, dilation: int | None = None) -> Images:
+        """Maps (batch, height, width, in) to (batch, height/stride, width/stride, out).
+
+        With `dilation`, the stride is left out, see `dilated_depthwise_conv`; squeeze-excite
+        averages over the positions that the block has with its stride.
+        """
         y = x if self.expand is None else self.expand(x, train=train)
-        y = self.depthwise(y, train=train)
+        y = self.depthwise(y, train=train, dilation=dilation)
         if self.squeeze_excite is not None:
-            y = self.squeeze_excite(y)
+            y = self.squeeze_excite(y, step=1 if dilation is None else dilation * self.stride)
         y = self.project(y, train=train)
         return x + y if self.residual else y
 
@@ -256,6 +261,21 @@ class Backbone(nnx.Module):
             config, rngs, features, feature_channels(config), activation=activation
         )
         self.recomputed = _large_blocks(config) if config.remat == "blocks" else 0
+
+    def dense(self, images: Images) -> FeatureMap:
+        """The last feature map at twice the positions along each axis, with running statistics.
+
+        The last stage computes without its stride and with taps two apart: the weights and what
+        a position sees of the image stay, and every second row and column are the map itself.
+        """
+        x = self.stem(images, train=False)
+        last_stride = max(
+            row for row in range(len(self.blocks)) if self.blocks[str(row)].stride > 1
+        )
+        for row in range(len(self.blocks)):
+            dilation = None if row < last_stride else 1 if row == last_stride else 2
+            x = self.blocks[str(row)](x, train=False, dilation=dilation)
+        return self.last(x, train=False)
 
     def __call__(self, images: Images, *, train: bool) -> FeatureMap:
         """Maps normalised images to (batch, height/32, width/32, feature_channels)."""
@@ -330,16 +350,15 @@ class NNXModel:
         self, variables: Variables, images: Images, *, train: bool
     ) -> tuple[FeatureMap, Tree]:
         """The last feature map and the statistics after it; see `Model.features`."""
-        backbone = nnx.merge(
-            self._backbone,
-            nnx.State(variables.params["backbone"]),
-            nnx.State(variables.stats["backbone"]),
-            copy=True,
-        )
+        backbone = self._merged_backbone(variables)
         feature_map = backbone(images, train=train)
         if not train:
             return feature_map, variables.stats
         return feature_map, {"backbone": _arrays(nnx.state(backbone, nnx.BatchStat))}
+
+    def dense_features(self, variables: Variables, images: Images) -> FeatureMap:
+        """The map at twice the positions along each axis; see `DenseModel.dense_features`."""
+        return self._merged_backbone(variables).dense(images)
 
     def pool(self, features: FeatureMap) -> FeatureMap:
         """The head's own global average pooling, which changes nothing when done twice."""
@@ -355,6 +374,14 @@ class NNXModel:
         """Float32 logits; see `Model.head`."""
         head = nnx.merge(self._head, nnx.State(variables.params["head"]), copy=True)
         return head(features, dropout_key=dropout_key)
+
+    def _merged_backbone(self, variables: Variables) -> Backbone:
+        return nnx.merge(
+            self._backbone,
+            nnx.State(variables.params["backbone"]),
+            nnx.State(variables.stats["backbone"]),
+            copy=True,
+        )
 
 
 def _arrays(state: nnx.State) -> Tree:

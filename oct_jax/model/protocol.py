@@ -122,6 +122,19 @@ class Model(Protocol):
 
 
 @runtime_checkable
+class DenseModel(Model, Protocol):
+    """A `Model` that also computes its last feature map at the positions between."""
+
+    def dense_features(self, variables: Variables, images: Images) -> FeatureMap:
+        """The last feature map at twice the positions along each axis, as `train=False`.
+
+        Every second row and column are `features`: with (rows, columns) there, the result is
+        (batch, 2 rows - 1, 2 columns - 1, features).
+        """
+        ...
+
+
+@runtime_checkable
 class ModelConfig(Protocol):
     """Which network: a frozen dataclass of JSON values, from which `build` makes the model.
 

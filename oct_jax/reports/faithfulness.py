@@ -15,6 +15,7 @@ from oct_jax.data.preprocess import HeatmapGrid, Preprocess, geometry, to_input_
 from oct_jax.data.scans import Scans
 from oct_jax.decision.calibration import softmax
 from oct_jax.explain.faithfulness import (
+    TOLERANCE,
     area_under,
     blurred,
     centre_cells,
@@ -28,7 +29,12 @@ from oct_jax.explain.faithfulness import (
     rank_correlation,
     remove_by_blur,
 )
-from oct_jax.explain.gradcam import PREDICTED, Method, explain_all, make_explain
+from oct_jax.explain.gradcam import (
+    PREDICTED,
+    Method,
+    explain_all,
+    make_explain,
+)
 from oct_jax.explain.imputation import remove_by_imputation
 from oct_jax.explain.outlines import over_input
 from oct_jax.model.inference import batch_slices, make_forward, predict_all
@@ -44,8 +50,6 @@ _IN_WORDS = {
     "random head": "a random head's map",
 }
 ROAD_SHARES = (0.1, 0.3, 0.5)
-TOLERANCE = 15 / 224
-"""Of the pointing game, as a share of the side: 15 pixels of 224 (Zhang et al. 2018)."""
 ALIKE = 0.5
 """Rank correlation at which a map still looks like that of a random network."""
 POINTING = 0.9
@@ -65,12 +69,14 @@ class Tested:
     Attributes:
       figures: as JSON values.
       cells: the maps.
+      grid: where their positions look in the input.
       targets: the classes they explain.
       curves: by test, then by kind of map: (scans, steps).
     """
 
     figures: dict[str, Any]
     cells: Cells
+    grid: HeatmapGrid
     targets: Int32[np.ndarray, "scans"]
     curves: dict[str, dict[str, Float[np.ndarray, "scans steps"]]]
 
@@ -100,6 +106,7 @@ def examine(
     preprocess = classifier.preprocess
     inputs = np.stack([scans.read_resized(index, preprocess) for index in range(len(scans))])
     lesions = lesions_over_input(scans, preprocess)
+    grid = classifier.grid_of(method, flip=flip)
     explain = partial(_explain, classifier, method, flip)
     logits, cells = explain(classifier.variables, inputs, None)
     targets = logits.argmax(-1).astype(np.int32)
@@ -112,7 +119,7 @@ def examine(
         "centre": np.repeat(centre_cells(cells.shape[1:])[None], len(cells), axis=0),
         "random head": randomised["the head"],
     }
-    curves = _curves(classifier, inputs, rivals, targets, steps, seed, progress)
+    curves = _curves(classifier, inputs, rivals, grid, targets, steps, seed, progress)
     areas = {
         test: {kind: _area(test, rows) for kind, rows in by_kind.items()}
         for test, by_kind in curves.items()
@@ -145,11 +152,11 @@ def examine(
                 partial(explain, classifier.variables, targets=targets), inputs, cells, rng
             )
         ),
-        "lesions": _lesion_figures(lesions, scans.patients, rivals, classifier.grid, rng),
+        "lesions": _lesion_figures(lesions, scans.patients, rivals, grid, rng),
     }
     figures["criteria"] = criteria(figures)
     figures["passed"] = all(figures["criteria"].values())
-    return Tested(figures, cells, targets, curves)
+    return Tested(figures, cells, grid, targets, curves)
 
 
 def lesions_over_input(scans: Scans, preprocess: Preprocess) -> Lesions | None:
@@ -213,6 +220,7 @@ def _curves(
     classifier: Classifier,
     inputs: Inputs,
     rivals: dict[str, Cells],
+    grid: HeatmapGrid,
     targets: Int32[np.ndarray, "scans"],
     steps: int,
     seed: int,
@@ -227,7 +235,7 @@ def _curves(
         changed = [ends]
         for kind in MAPS:
             rng = np.random.default_rng([seed, number])
-            heat = to_input_coordinates(rivals[kind][number], classifier.grid, len(scan))
+            heat = to_input_coordinates(rivals[kind][number], grid, len(scan))
             changed += [
                 deletion_steps(scan, heat, shares, remove_by_blur, rng),
                 insertion_steps(scan, heat, shares, rng),

@@ -93,7 +93,7 @@ def draw_sheet(tested: Tested, scans: Scans, classifier: Classifier) -> np.ndarr
     tiles, captions, classes = [], [], classifier.task.classes
     for number, index in enumerate(shown.tolist()):
         scan = scans.read_resized(index, classifier.preprocess)
-        heat = to_input_coordinates(tested.cells[index], classifier.grid, len(scan))
+        heat = to_input_coordinates(tested.cells[index], tested.grid, len(scan))
         tile = overlay(scan, heat)
         tiles.append(tile if lesions is None else _outlined(tile, lesions[number]))
         target = tested.targets[index]

@@ -15,11 +15,14 @@ from PIL import Image
 
 from oct_jax.commands import entry as command
 from oct_jax.commands.cli import explain as main
-from oct_jax.commands.explain import EMPTY, TRAINED_ON, cautions
-from oct_jax.commands.settings import ExplainConfig
+from oct_jax.commands.explain import TRAINED_ON
 from oct_jax.data.manifest import read_manifest, write_manifest
 from oct_jax.data.phantom import phantom_scans
+from oct_jax.explain.gradcam import Explained
 from oct_jax.files import write_json
+from oct_jax.model.inference import Outputs
+from oct_jax.reports import doubts
+from oct_jax.reports.doubts import EMPTY, UNSTABLE, doubts_of
 from oct_jax.runs.load import load
 from oct_jax.runs.paths import latest_run
 from oct_jax.runs.verified import fingerprint, is_verified, report_path
@@ -253,4 +256,18 @@ def test_a_silent_head_is_called_empty(run):
     scan = np.zeros((64, 64), np.uint8)
     one = classifier.explain(scan, KERMANY.classes[0])
     assert not one.heatmap.any()
-    assert EMPTY in cautions(classifier, [one], [scan], ExplainConfig())[0]
+    assert EMPTY in doubts_of(classifier, [one], [scan])[0]
+
+
+def test_a_peak_that_noise_moves_is_called_unstable(run, monkeypatch):
+    classifier, scan = load(run), np.zeros((64, 64), np.uint8)
+    one = classifier.explain(phantom_scans(patients=24, seed=2).read(0), "CNV")
+    corners = np.zeros((2, *one.cells.shape), np.float32)
+    corners[0, 0, 0] = corners[1, -1, -1] = 1
+    at_corner = dataclasses.replace(one, cells=corners[0])
+    for moved, unstable in ((corners[0], False), (corners[1], True)):
+        maps = np.stack([corners[0], moved, *corners[:1].repeat(8, 0)])
+        outputs = Outputs(np.zeros((10, 4), np.float32), np.zeros((10, 1), np.float32))
+        explained = Explained(outputs, maps)
+        monkeypatch.setattr(doubts, "explain_all", lambda *_, given=explained: given)
+        assert (UNSTABLE in doubts_of(classifier, [at_corner], [scan])[0]) is unstable

@@ -138,6 +138,7 @@ def test_outlined_lesions_are_tested_too(run, tmp_path):
     assert names <= set(figures["maps"])
     mean, low, high = figures["maps"]["CNV"]["share_inside"]
     assert 0 <= low <= mean <= high <= 1
+    assert figures["doubts"]["none"][0] + figures["doubts"]["any"][0] == 4
     assert "random weights" in outlines_markdown(figures)
     assert json.dumps(figures)
 

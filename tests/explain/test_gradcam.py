@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from seeded_checkpoints import seeded_checkpoint, seeded_images
+from toy_model import ToyModel
 
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.explain.gradcam import (
@@ -27,6 +28,7 @@ from oct_jax.model.inference import make_forward
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config, last_activation
 from oct_jax.model.protocol import Variables, build
 from oct_jax.model.weights import load_weights
+from oct_jax.types import UserError
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "gradcam_torchvision_large.npz"
 CONFIGS = [
@@ -55,7 +57,7 @@ def variables_of(config: MobileNetV3Config, seed: int) -> Variables:
 
 def features_of(config: MobileNetV3Config, seed: int, batch: int = 3):
     channels = build(config).features_shape(64, 64)[-1]
-    normal = np.random.default_rng(seed).standard_normal((batch, 3, 2, channels), np.float32)
+    normal = np.random.default_rng(seed).standard_normal((batch, 5, 3, channels), np.float32)
     return jnp.asarray(np.maximum(2 * normal, -0.375))
 
 
@@ -70,7 +72,7 @@ def test_maps_lie_between_0_and_1(config, method, seed):
     maps = jitted(
         build(config), variables_of(config, seed), features_of(config, seed), TARGETS, method
     )
-    assert maps.shape == (3, 3, 2)
+    assert maps.shape == (3, 5, 3)
     assert maps.dtype == jnp.float32
     assert (maps >= 0).all()
     peaks = np.asarray(maps.max((1, 2)))
@@ -142,6 +144,26 @@ def test_flip_averaged_maps_mirror_with_the_scan(config, seed):
     _, maps = explain_all(explain, variables, [(scans, targets)])
     _, mirrored = explain_all(explain, variables, [(scans[:, :, ::-1], targets)])
     np.testing.assert_allclose(mirrored[:, :, ::-1], maps, rtol=0, atol=1e-4)
+
+
+@given(configs, seeds)
+def test_the_dense_map_is_gradcam_at_the_positions_that_both_have(config, seed):
+    variables, scans = variables_of(config, seed), scans_of(seed)
+    dense, plain = (
+        explain_all(make_explain(build(config), PREPROCESS, method), variables, [(scans, TARGETS)])
+        for method in ("gradcam-dense", "gradcam")
+    )
+    np.testing.assert_allclose(dense.outputs.logits, plain.outputs.logits, rtol=1e-4, atol=1e-4)
+    assert dense.maps.shape[1:] == tuple(2 * side - 1 for side in plain.maps.shape[1:])
+    np.testing.assert_allclose(
+        normalise_maps(jnp.asarray(dense.maps[:, ::2, ::2])), plain.maps, rtol=0, atol=1e-3
+    )
+
+
+def test_a_model_without_a_dense_feature_map_is_refused_in_one_line():
+    explain = make_explain(ToyModel(), PREPROCESS, "gradcam-dense")
+    with pytest.raises(UserError, match="use gradcam"):
+        explain(ToyModel().init(0), scans_of(0), TARGETS)
 
 
 @given(configs, seeds, st.integers(1, 9))

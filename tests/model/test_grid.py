@@ -98,6 +98,22 @@ def test_the_heatmap_peaks_at_what_the_network_saw(padding, resize, shape):
 
 
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
+def test_the_mirrored_scan_has_the_mirrored_average(padding):
+    """Each of the two averaged maps is drawn off centre, to opposite sides."""
+    model = OnePixelModel(padding)
+    classifier = Classifier(model, model.init(0), preprocess_of(224), True, "frozen")
+    scan = np.zeros((224, 224), np.uint8)
+    row, column = pixel_of(model, 224, 3, 2)
+    scan[row - 1 : row + 2, column - 1 : column + 2] = 255
+    scan[100:, 224 - column - 3 : 224 - column + 2] = 90  # seen in the mirrored scan
+    heat, mirrored = (
+        classifier.explain(each, "DME", flip=True).heatmap for each in (scan, scan[:, ::-1])
+    )
+    assert heat.any()
+    np.testing.assert_allclose(mirrored[:, ::-1], heat, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
 def test_a_random_mobilenet_looks_between_the_two_paddings(padding):
     config = MobileNetV3Config("large_minimalistic", width=0.25, padding=padding)
     model = build(config)
@@ -109,6 +125,29 @@ def test_a_random_mobilenet_looks_between_the_two_paddings(padding):
     assert grid.offset_y == pytest.approx(centre, abs=5)
     assert grid.offset_x == pytest.approx(centre, abs=5)
     assert measure_grid(model, variables, preprocess) == grid
+
+
+def test_positions_between_look_between():
+    """The dense map's grid is halved: each new position looks half a stride further."""
+    model = build(MobileNetV3Config("large_minimalistic", width=0.25, padding="same"))
+    variables, preprocess = model.init(0), Preprocess(size=224, mean=(0.5,) * 3, std=(0.5,) * 3)
+    images = np.random.default_rng(0).normal(0, 1, (4, 224, 224, 3)).astype(np.float32)
+
+    @jax.jit
+    def squares(images, row, column):
+        def total(images):
+            features = model.dense_features(variables, images)[:, row, column]
+            return (features * jnp.where(jnp.arange(features.shape[-1]) % 2, 1, -1)).sum()
+
+        return (jax.grad(total)(images) ** 2).sum((0, 3))
+
+    places = []
+    for position in (6, 7):
+        seen = np.asarray(squares(images, position, position), np.float64)
+        places.append((seen.sum(1) @ np.arange(224)) / seen.sum())
+    classifier = Classifier(model, variables, preprocess, True, "frozen")
+    assert classifier.grid_of("gradcam-dense").scale_y == 16
+    assert places[1] - places[0] == pytest.approx(16, abs=4)
 
 
 def test_patches_of_a_transformer_look_at_their_middle():

@@ -61,6 +61,26 @@ def test_depthwise_on_cpu_is_the_grouped_convolution_in_value_and_gradient(
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("lowering", ["auto", "conv"])
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_a_dilated_convolution_holds_the_strided_one(kernel, padding, lowering):
+    rng = np.random.default_rng(0)
+    taps = jnp.asarray(rng.standard_normal((kernel, kernel, 1, 4), np.float32))
+    rules = {"padding": padding, "lowering": lowering}
+    for rows, columns in ((14, 13), (13, 8)):
+        x = jnp.asarray(rng.standard_normal((2, rows, columns, 4), np.float32))
+        strided = layers.depthwise_conv(x, taps, stride=2, **rules)
+        dense = layers.dilated_depthwise_conv(x, taps, stride=2, **rules)
+        assert dense.shape[1:3] == tuple(2 * side - 1 for side in strided.shape[1:3])
+        np.testing.assert_allclose(dense[:, ::2, ::2], strided, rtol=1e-5, atol=1e-5)
+    x = jnp.asarray(rng.standard_normal((2, 13, 9, 4), np.float32))
+    dilated = layers.dilated_depthwise_conv(x, taps, dilation=2, **rules)
+    for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        phase = layers.depthwise_conv(x[:, down::2, right::2], taps, **rules)
+        np.testing.assert_allclose(dilated[:, down::2, right::2], phase, rtol=1e-5, atol=1e-5)
+
+
 @given(st.tuples(st.integers(1, 4), st.integers(1, 4)), st.sampled_from(["auto", "conv"]))
 def test_pointwise_is_a_matrix_product_over_channels(size, lowering):
     x, kernel = normal(0, 2, *size, 3), normal(1, 3, 5)

@@ -156,3 +156,27 @@ def test_dropout_needs_a_key_and_keeps_the_mean(narrow):
     plain = head(variables, features)
     assert np.std(dropped[:, 0, 0]) > 0
     np.testing.assert_allclose(dropped.mean(0), plain, atol=5 * np.std(dropped) / 64)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (97, 70)])
+@pytest.mark.parametrize(
+    "form", [("large", "symmetric"), ("large_minimalistic", "same")], ids=lambda form: form[0]
+)
+def test_the_dense_feature_map_holds_the_feature_map(form, size):
+    """Every second position is the map that the head pools; squeeze-excite changes nothing."""
+    variant, padding = form
+    model = build(MobileNetV3Config(variant, width=0.25, padding=padding))
+    variables = model.init(0)
+    images = np.random.default_rng(0).standard_normal((2, *size, 3), np.float32)
+
+    @jax.jit
+    def both(images):
+        features, _ = model.features(variables, images, train=False)
+        return features, model.dense_features(variables, images)
+
+    features, dense = both(images)
+    rows, columns = features.shape[1:3]
+    assert dense.shape[1:3] == (2 * rows - 1, 2 * columns - 1)
+    scale = float(jnp.abs(features).max())
+    np.testing.assert_allclose(dense[:, ::2, ::2], features, rtol=0, atol=1e-5 * scale)
+    assert float(jnp.abs(dense[:, 1::2] - dense[:, :-1:2]).max()) > 1e-3 * scale

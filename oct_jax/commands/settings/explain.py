@@ -27,7 +27,7 @@ class ExplainConfig:
     out: str | None = chz.field(
         default=None, validator=not_empty, doc="folder for what is written; none: beside each scan"
     )
-    method: Literal["gradcam", "gradcam++", "hirescam", "eigencam"] = chz.field(
+    method: Literal["gradcam", "gradcam-dense", "gradcam++", "hirescam", "eigencam"] = chz.field(
         default="gradcam", doc="the class activation map; the run's report tests gradcam"
     )
     flip: bool = chz.field(
@@ -44,7 +44,7 @@ class ExplainReportConfig:
         validator=not_empty,
         doc="the run folder; none: the newest trained run under runs/",
     )
-    method: Literal["gradcam", "gradcam++", "hirescam", "eigencam"] = chz.field(
+    method: Literal["gradcam", "gradcam-dense", "gradcam++", "hirescam", "eigencam"] = chz.field(
         default="gradcam", doc="the class activation map to test"
     )
     flip: bool = chz.field(

@@ -9,6 +9,7 @@ from oct_jax.model.layers.convolution import (
     Lowering,
     conv,
     depthwise_conv,
+    dilated_depthwise_conv,
     pad_amounts,
     pointwise_conv,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "batch_norm_train",
     "conv",
     "depthwise_conv",
+    "dilated_depthwise_conv",
     "dropout",
     "global_average_pool",
     "hard_swish",

@@ -91,12 +91,73 @@ def depthwise_conv(
     return _depthwise_conv(x, kernel, stride, pads)
 
 
-def _grouped_conv(x, kernel, stride, pads):
+def dilated_depthwise_conv(
+    x: Images,
+    kernel: Float[Array, "rows columns 1 channels"],
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    padding: Padding = "symmetric",
+    lowering: Lowering = "auto",
+) -> Images:
+    """`depthwise_conv` at all positions between its own: what it gives without its stride.
+
+    With `stride` n, every n-th row and column of the result are those of `depthwise_conv`, to the
+    bit on one platform. `dilation` does the same for what follows: with it, every `dilation`-th
+    row and column of `x` give every `dilation`-th of the result.
+
+    Args:
+      x: NHWC images.
+      kernel: one (rows, columns) stencil for each channel.
+      stride: that is left out.
+      dilation: rows and columns between neighbouring taps, the product of the strides left out
+        before.
+      padding: see `pad_amounts`.
+      lowering: as for `depthwise_conv`.
+    """
+    pads = [
+        _dilated_padding(side, taps, stride, dilation, padding)
+        for side, taps in zip(x.shape[1:3], kernel.shape[:2], strict=True)
+    ]
+    grouped = functools.partial(_grouped_conv, stride=1, pads=pads, dilation=dilation)
+    if lowering == "conv":
+        return grouped(x, kernel)
+    shifted = functools.partial(_dilated_shifts, pads=pads, dilation=dilation)
+    return lax.platform_dependent(x, kernel, cpu=shifted, default=grouped)
+
+
+def _dilated_padding(
+    side: int, taps: int, stride: int, dilation: int, padding: Padding
+) -> tuple[int, int]:
+    """Zeros for results from the first to the last position of the strided convolution."""
+    size = -(-side // dilation)
+    before, after = pad_amounts(size, taps, stride, padding)
+    last = (size + before + after - taps) // stride * stride
+    return before * dilation, (last + taps - before) * dilation - dilation + 1 - side
+
+
+def _dilated_shifts(x, kernel, pads, dilation):
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    rows, columns = kernel.shape[:2]
+    height = x.shape[1] - (rows - 1) * dilation
+    width = x.shape[2] - (columns - 1) * dilation
+    return sum(
+        lax.slice_in_dim(
+            lax.slice_in_dim(x, down, down + height, axis=1), right, right + width, axis=2
+        )
+        * kernel[i, j, 0]
+        for i, down in enumerate(range(0, rows * dilation, dilation))
+        for j, right in enumerate(range(0, columns * dilation, dilation))
+    )
+
+
+def _grouped_conv(x, kernel, stride, pads, dilation=1):
     return lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
         pads,
+        rhs_dilation=(dilation, dilation),
         dimension_numbers=_DIMENSIONS,
         feature_group_count=x.shape[-1],
     )

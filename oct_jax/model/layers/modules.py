@@ -7,7 +7,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from oct_jax.arrays import Images
 from oct_jax.model.layers.activation import Activation, activate
-from oct_jax.model.layers.convolution import Lowering, conv, depthwise_conv, pointwise_conv
+from oct_jax.model.layers.convolution import (
+    Lowering,
+    conv,
+    depthwise_conv,
+    dilated_depthwise_conv,
+    pointwise_conv,
+)
 from oct_jax.model.layers.normalisation import batch_norm, batch_norm_train
 from oct_jax.types import Padding
 
@@ -60,32 +66,34 @@ class ConvNorm(nnx.Module):
         self.dtype = dtype
         self.lowering = lowering
 
-    def __call__(self, x: Images, *, train: bool) -> Images:
+    def __call__(self, x: Images, *, train: bool, dilation: int | None = None) -> Images:
         """Applies the unit.
 
         `train=True` normalises with the batch's statistics and moves the running ones towards
         them by 1 - momentum; `train=False` uses the running ones. Folded, the two are the same.
+        With `dilation`, a depthwise convolution leaves its stride out: `dilated_depthwise_conv`.
         """
-        x = x.astype(self.dtype)
+        y = self._convolve(x.astype(self.dtype), dilation)
         if self.folded:
-            return activate(self._convolve(x) + self.bias[...].astype(self.dtype), self.activation)
+            return activate(y + self.bias[...].astype(self.dtype), self.activation)
         affine = self.scale[...], self.bias[...]
         rules = {"epsilon": self.epsilon, "activation": self.activation}
         if not train:
-            return batch_norm(self._convolve(x), *affine, self.mean[...], self.var[...], **rules)
-        y, mean, var = batch_norm_train(self._convolve(x), *affine, **rules)
+            return batch_norm(y, *affine, self.mean[...], self.var[...], **rules)
+        y, mean, var = batch_norm_train(y, *affine, **rules)
         self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
         self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * var
         return y
 
-    def _convolve(self, x):
+    def _convolve(self, x, dilation):
         kernel = self.kernel[...].astype(self.dtype)
         if kernel.ndim == 2:
             return pointwise_conv(x, kernel, lowering=self.lowering)
         if self.depthwise:
-            return depthwise_conv(
-                x, kernel, stride=self.stride, padding=self.padding, lowering=self.lowering
-            )
+            rules = {"stride": self.stride, "padding": self.padding, "lowering": self.lowering}
+            if dilation is not None:
+                return dilated_depthwise_conv(x, kernel, dilation=dilation, **rules)
+            return depthwise_conv(x, kernel, **rules)
         return conv(x, kernel, stride=self.stride, padding=self.padding)
 
 
@@ -148,9 +156,9 @@ class SqueezeExcite(nnx.Module):
         self.reduce = Pointwise(features, squeezed, dtype=dtype, lowering=lowering, rngs=rngs)
         self.expand = Pointwise(squeezed, features, dtype=dtype, lowering=lowering, rngs=rngs)
 
-    def __call__(self, x: Images) -> Images:
-        """Returns `x` with each channel gated; the shape is kept."""
-        gate = jax.nn.relu(self.reduce(global_average_pool(x)))
+    def __call__(self, x: Images, *, step: int = 1) -> Images:
+        """Returns `x` with each channel gated by averages over every `step`-th row and column."""
+        gate = jax.nn.relu(self.reduce(global_average_pool(x[:, ::step, ::step])))
         return x * jax.nn.hard_sigmoid(self.expand(gate))
 
 

@@ -1,0 +1,120 @@
+"""What a person should doubt in one map, by tests on that very scan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from oct_jax.classifier import Classifier, Explanation
+from oct_jax.data.preprocess import HeatmapGrid, to_input_coordinates
+from oct_jax.decision.calibration import softmax
+from oct_jax.explain.faithfulness import (
+    random_cells,
+    remove_by_blur,
+    top_share,
+)
+from oct_jax.explain.gradcam import explain_all, make_explain
+from oct_jax.model.inference import batch_slices
+
+EMPTY = "empty map: nothing in this scan speaks for the class"
+FLAT = "flat map: it favours no place"
+UNSTABLE = "unstable map: noise of 2 % moves its peak far away"
+BY_CHANCE = "map no better than random maps on this scan"
+DOUBTS = (EMPTY, FLAT, UNSTABLE, BY_CHANCE)
+
+_RANDOM_MAPS = 7
+_REMOVED = 0.2
+_NOISE = 0.02
+_NOISE_DRAWS = 2
+_FAR = 0.25
+
+
+def doubts_of(
+    classifier: Classifier,
+    explanations: Sequence[Explanation],
+    inputs: Sequence[np.ndarray],
+    *,
+    flip: bool = False,
+) -> list[list[str]]:
+    """The lines of `DOUBTS` that hold of each map; mostly none.
+
+    - Empty: 0 everywhere. Flat: no position below half of the peak.
+    - Unstable: two draws of noise, 2 % of full scale; in one of them the peak moves by more than
+      a quarter of the input's side, so not to the position beside it.
+    - By chance: blurring the fifth of the scan that the map marks costs the target no more
+      probability than blurring a fifth by seven random maps of its resolution, on average.
+
+    Args:
+      classifier: that made the explanations.
+      explanations: one for each scan, of one method.
+      inputs: the scans, resized to the model's input.
+      flip: whether the maps are averaged with those of the mirrored scans.
+    """
+    lines: list[list[str]] = []
+    for chunk in batch_slices(len(explanations)):
+        lines += _doubts_of_batch(classifier, explanations[chunk], inputs[chunk], flip)
+    return lines
+
+
+def _doubts_of_batch(
+    classifier: Classifier,
+    explanations: Sequence[Explanation],
+    inputs: Sequence[np.ndarray],
+    flip: bool,
+) -> list[list[str]]:
+    variants = [
+        _noisy(scan, number) + _removals(one, scan, number)
+        for number, (one, scan) in enumerate(zip(explanations, inputs, strict=True))
+    ]
+    # The very program that explained them, in batches of as many: no other need be compiled.
+    method = explanations[0].method
+    program = make_explain(classifier.model, classifier.preprocess, method, flip=flip)
+    targets = np.array([classifier.task.index(one.target) for one in explanations], np.int32)
+    batches = ((np.stack(scans), targets) for scans in zip(*variants, strict=True))
+    outputs, maps = explain_all(program, classifier.variables, batches)
+    count = len(explanations)
+    probabilities = softmax(np.asarray(outputs.logits)).reshape(
+        -1, count, len(classifier.task.classes)
+    )
+    maps = np.asarray(maps).reshape(-1, count, *maps.shape[1:])
+    return [
+        _doubts(
+            one, maps[:_NOISE_DRAWS, index], probabilities[_NOISE_DRAWS:, index, targets[index]]
+        )
+        for index, one in enumerate(explanations)
+    ]
+
+
+def _doubts(one: Explanation, under_noise: np.ndarray, left: np.ndarray) -> list[str]:
+    """Of one map: those of the noisy scan, and the probability left after each removal."""
+    if not one.cells.any():
+        return [EMPTY]
+    lines = [FLAT] if one.cells.min() > 0.5 else []
+    peak = _peak(one.cells, one.grid)
+    moved = [np.hypot(*(_peak(cells, one.grid) - peak)) for cells in under_noise]
+    if max(moved) > _FAR * one.preprocess.size:
+        lines.append(UNSTABLE)
+    if left[0] >= left[1:].mean():
+        lines.append(BY_CHANCE)
+    return lines
+
+
+def _peak(cells: np.ndarray, grid: HeatmapGrid) -> np.ndarray:
+    """Row and column of the highest position, pixels of the input."""
+    row, column = np.unravel_index(cells.argmax(), cells.shape)
+    return np.array([row * grid.scale_y, column * grid.scale_x])
+
+
+def _noisy(scan: np.ndarray, seed: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    draws = (scan + rng.normal(0, 255 * _NOISE, scan.shape) for _ in range(_NOISE_DRAWS))
+    return [np.rint(np.clip(draw, 0, 255)).astype(np.uint8) for draw in draws]
+
+
+def _removals(one: Explanation, scan: np.ndarray, seed: int) -> list[np.ndarray]:
+    """The scan without the fifth that the map marks, and without those of random maps."""
+    rng = np.random.default_rng(seed)
+    every = [one.cells, *random_cells(rng, _RANDOM_MAPS, one.cells.shape)]
+    heats = [to_input_coordinates(cells, one.grid, len(scan)) for cells in every]
+    return [remove_by_blur(scan, top_share(heat, _REMOVED, rng), rng) for heat in heats]
