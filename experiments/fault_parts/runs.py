@@ -41,8 +41,8 @@ READ_BY = {
     "frozen/config.json": ("resume",),
     "explanation/report.json": ("report",),
 }
-"""Files of a run, by how their paths begin, and what reads them. Checkpoints to resume from,
-`last/`, have tests of their own."""
+"""Files of a run, by how their paths begin, and what reads them, one after the other until one
+refuses. Checkpoints to resume from, `last/`, have tests of their own."""
 _EDITS = (None, -1, 0, 1e308, 10**400, "", "x", [], {}, True, [[]], {"x": None})
 
 
@@ -100,6 +100,8 @@ def _read_all(
         absent = label.endswith(" missing") and answer in (("none",), False)
         if judged and not refused and not absent and answer != whole[name]:
             tally.add("wrong", f"{name}: {label}: {str(answer)[:100]}")
+        if refused:
+            return
 
 
 def _readers(run: Path, settings: TrainConfig) -> dict[str, Callable[[], Any]]:
