@@ -40,6 +40,21 @@ PositiveInt = Annotated[int, Meta(ge=1)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
+def check_writable(folder: Path) -> None:
+    """Checks before long work that a folder can be written to, or made where it is not there.
+
+    Raises:
+      UserError: it cannot.
+    """
+    places = (folder.absolute(), *folder.absolute().parents)
+    nearest = next(path for path in places if os.path.exists(path))
+    if not nearest.is_dir():
+        raise UserError(f"{folder}: cannot make this folder: {nearest} is not a folder")
+    if not os.access(nearest, os.W_OK):
+        code = errno.EROFS if os.statvfs(nearest).f_flag & os.ST_RDONLY else errno.EACCES
+        raise UserError(f"{folder}: cannot be written to: {os.strerror(code)}")
+
+
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Writes beside `path` and renames: a reader sees the old file or the new one, never half.
 

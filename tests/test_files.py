@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 import numpy as np
 import pytest
+from disks import protect
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta
@@ -15,6 +16,7 @@ from safetensors.numpy import save
 
 from oct_jax.files import (
     Positive,
+    check_writable,
     convert,
     parse_json,
     read_json,
@@ -231,3 +233,15 @@ def test_bytes_that_are_no_tensors_are_refused(tmp_path, content):
     with pytest.raises(UserError) as error:
         read_tensors(tmp_path / "t.safetensors", SHAPES, sha256=digest)
     one_line(error)
+
+
+def test_a_place_that_cannot_be_written_to_is_named_before_the_work(tmp_path, small_disk):
+    check_writable(tmp_path / "new" / "folder")
+    check_writable(tmp_path)
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "new"):
+        with pytest.raises(UserError, match=r"cannot make this folder: .*file is not a folder"):
+            check_writable(folder)
+    protect(small_disk)
+    with pytest.raises(UserError, match="cannot be written to: Read-only file system"):
+        check_writable(small_disk / "new")

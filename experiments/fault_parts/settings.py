@@ -9,6 +9,7 @@ from typing import Any
 from fault_parts.tally import Tally, attempt
 from oct_jax.commands.parsing import Key, flatten, keys_of, parse, split_words, unflatten
 from oct_jax.commands.settings import (
+    AdaptConfig,
     AuditConfig,
     EvaluateConfig,
     ExplainConfig,
@@ -23,6 +24,7 @@ COMMANDS: dict[type, list[str]] = {
     TrainConfig: ["stage=frozen"],
     EvaluateConfig: [],
     RecalibrateConfig: [],
+    AdaptConfig: ["data=scans", "out=adapted.safetensors"],
     ExplainConfig: [],
     ExplainReportConfig: [],
     ExportConfig: [],

@@ -15,6 +15,7 @@ from oct_jax.data.audit import audit, clean_records
 from oct_jax.data.manifest import write_manifest
 from oct_jax.data.prepare import prepare
 from oct_jax.data.preprocess import Preprocess
+from oct_jax.files import check_writable
 from oct_jax.reports.audit_page import fix, summary_lines, write_report
 from oct_jax.task import task_or_folders
 
@@ -24,6 +25,9 @@ Result = TypeVar("Result")
 def run_audit(config: AuditConfig) -> None:
     """Audits, tells, writes the report, and exits with 1 where splits or labels are unsound."""
     task = task_or_folders(config.task)
+    check_writable(Path(config.out))
+    if config.write_manifest:
+        check_writable(Path(config.write_manifest).parent)
     findings = _with_progress(lambda progress: audit(config.root, progress, task=task))
     write_report(findings, Path(config.out))
     for line in summary_lines(findings):

@@ -72,12 +72,23 @@ def summarize(names: Sequence[str], separator: str = ", ") -> str:
 
 
 def write_manifest(records: Iterable[Record], path: str | os.PathLike[str]) -> None:
-    """Writes CSV with a header, one line a record; the file appears whole or not at all.
-
-    Names that are not valid UTF-8 keep their bytes.
+    """Writes `manifest_csv`; the file appears whole or not at all.
 
     Raises:
       UserError: a record that `read_manifest` would refuse, or the file cannot be written.
+    """
+    content = manifest_csv(records)
+    try:
+        write_atomic(Path(path), content)
+    except OSError as error:
+        raise UserError(f"cannot write manifest {path}: {error.strerror or error}") from error
+
+
+def manifest_csv(records: Iterable[Record]) -> bytes:
+    """CSV with a header, one line a record; names that are not valid UTF-8 keep their bytes.
+
+    Raises:
+      UserError: a record that `read_manifest` would refuse.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
@@ -87,10 +98,7 @@ def write_manifest(records: Iterable[Record], path: str | os.PathLike[str]) -> N
     for record in records:
         _check(record, f"record {record.path!r}")
         writer.writerow(_file_row(record) + (_volume_row(record) if of_volumes else ()))
-    try:
-        write_atomic(Path(path), text.getvalue().encode("utf-8", "surrogateescape"))
-    except OSError as error:
-        raise UserError(f"cannot write manifest {path}: {error.strerror or error}") from error
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def read_manifest(path: str | os.PathLike[str]) -> tuple[Record, ...]:
@@ -105,7 +113,8 @@ def read_manifest(path: str | os.PathLike[str]) -> tuple[Record, ...]:
         with source.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             return tuple(_parse(csv.reader(file, strict=True), source))
     except (OSError, csv.Error) as error:
-        raise UserError(f"cannot read manifest {source}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"cannot read manifest {source}: {reason}") from error
 
 
 def manifest_digest(records: Iterable[Record]) -> str:

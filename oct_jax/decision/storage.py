@@ -20,7 +20,7 @@ import numpy as np
 from msgspec import Meta, Struct
 from safetensors.numpy import save
 
-from oct_jax.data.manifest import manifest_digest, read_manifest, write_manifest
+from oct_jax.data.manifest import manifest_csv, manifest_digest, read_manifest
 from oct_jax.decision.outliers import OutlierModel
 from oct_jax.decision.rule import DecisionRule
 from oct_jax.decision.stored import (
@@ -31,7 +31,7 @@ from oct_jax.decision.stored import (
     rule_from,
     rule_values,
 )
-from oct_jax.files import Positive, read_json, read_tensors, write_atomic, write_json
+from oct_jax.files import Positive, json_text, read_json, read_tensors, write_together
 from oct_jax.task import stored_task, to_json
 from oct_jax.types import UserError
 
@@ -55,28 +55,30 @@ class _StoredRule(StoredRule, kw_only=True, forbid_unknown_fields=True):
 def write_rule(stage: Path, rule: DecisionRule) -> None:
     """Stores a rule with the stage that it was fitted for; replaces an earlier one.
 
-    `rule.json` is written last and names the other files by a hash: a kill in between leaves the
-    earlier rule whole.
+    `rule.json` gets its place last and names the other files by a hash: a kill in between leaves
+    the earlier rule whole.
     """
     folder = stage / "decision"
     folder.mkdir(exist_ok=True)
     outliers = None
+    files: dict[Path, str | bytes] = {}
     if rule.outliers is not None:
         tensors = save(
             {name: np.ascontiguousarray(getattr(rule.outliers, name)) for name in OUTLIER_TENSORS}
         )
         file = f"outliers-{hashlib.sha256(tensors).hexdigest()[:12]}.safetensors"
-        write_atomic(folder / file, tensors)
+        files[folder / file] = tensors
         model = rule.outliers
         outliers = _StoredOutliers(
             file, model.rest_precision, model.threshold, finite(model.no_retina)
         )
     scans = f"scans-{manifest_digest(rule.records)[:12]}.csv"
-    write_manifest(rule.records, folder / scans)
+    files[folder / scans] = manifest_csv(rule.records)
     stored = _StoredRule(
         **rule_values(rule), task=to_json(rule.task), outliers=outliers, scans=scans
     )
-    write_json(folder / "rule.json", msgspec.to_builtins(stored))
+    files[folder / "rule.json"] = json_text(msgspec.to_builtins(stored))
+    write_together(files)
     in_use = {scans, outliers.file if outliers else ""}
     for path in list(folder.iterdir()):
         if _OF_A_RULE.fullmatch(path.name) and path.name not in in_use:

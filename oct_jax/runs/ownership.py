@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from oct_jax.files import write_atomic
+from oct_jax.files import check_writable, write_atomic
 from oct_jax.types import UserError
 
 MARKER = ".oct_jax"
@@ -43,7 +43,8 @@ def claim_folder(folder: Path) -> None:
 
 
 def check_claimable(folder: Path) -> None:
-    """Raises UserError where a folder holds files and is not marked."""
+    """Raises UserError where a folder holds files and is not marked, or cannot be written to."""
+    check_writable(folder)
     if folder.is_dir() and not is_marked(folder) and any(folder.iterdir()):
         raise UserError(
             f"{folder}: holds files that oct_jax did not make; choose a new or an empty folder"

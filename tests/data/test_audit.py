@@ -252,7 +252,7 @@ def test_a_page_escapes_names(tmp_path):
         (("audit", "hollow"), "holds no scans"),
         (("audit", ".", "colour=red"), "unknown key colour"),
         (("look", "."), "no such command"),
-        (("audit", "sound", "out=sound/CNV/CNV-4-1.jpeg"), "cannot write the audit"),
+        (("audit", "sound", "out=sound/CNV/CNV-4-1.jpeg"), "cannot make this folder"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, words, line):
