@@ -63,16 +63,6 @@ def test_an_adapted_model_says_so_until_it_is_recalibrated(classifier, tmp_path)
     assert again.rule.fitted_on["adapted"]["data"] == "a clinic"
 
 
-def test_scans_like_the_clinics_are_no_longer_outliers(classifier):
-    pooled_apart = dataclasses.replace(
-        classifier.rule, outliers=classifier.rule.outliers._replace(threshold=1e-6)
-    )
-    strict = dataclasses.replace(classifier, rule=pooled_apart)
-    assert all(prediction.decision.is_outlier for prediction in strict.predict(SCANS))
-    adapted = adapt(strict, SCANS).classifier
-    assert sum(prediction.decision.is_outlier for prediction in adapted.predict(SCANS)) <= 1
-
-
 def test_pictures_without_a_retina_are_left_out_and_too_few_scans_refused(classifier):
     outliers = classifier.rule.outliers._replace(threshold=1e-7, no_retina=1e-6)
     rule = dataclasses.replace(classifier.rule, outliers=outliers)
