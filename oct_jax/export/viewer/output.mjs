@@ -4,6 +4,8 @@ import { reasonOf, refusalText } from "./detail.mjs";
 import { byId, make } from "./dom.mjs";
 import { text } from "./strings.mjs";
 
+const [REASON, ERROR] = [3, 9]; // places in a row of the table
+
 /** Asks about file names; resolves to true (with), false (without) or null (not at all). */
 export function askAboutNames(count) {
   byId("names-text").textContent = text("dialogText", { count });
@@ -71,7 +73,8 @@ export function saveText(name, content, type) {
 export function printTable(entries, about, withNames) {
   const columns = [0, 1, 2, 3, 4];
   const header = text("columns").split(",");
-  const cells = (values, tag) => columns.map((c) => make(tag, {}, String(values[c])));
+  const shown = (values, c) => String(values[c] || (c === REASON ? values[ERROR] : ""));
+  const cells = (values, tag) => columns.map((c) => make(tag, {}, shown(values, c)));
   const rows = tableRows(entries, about, withNames).map((values) => make("tr", {}, ...cells(values, "td")));
   const note = text("printed", { date: new Date().toLocaleString(), sha256: about.modelSha256 });
   byId("printed").replaceChildren(
