@@ -47,7 +47,7 @@ def test_a_public_name_says_what_it_takes_and_gives(module, name):
     if inspect.isclass(value) or inspect.isfunction(value):
         assert inspect.getdoc(value)
     for field in fields_of(value) if inspect.isclass(value) else ():
-        assert re.search(rf"^ *{field}:", inspect.getdoc(value), re.MULTILINE), field
+        assert re.search(rf"^ *{field}:", inspect.getdoc(value) or "", re.MULTILINE), field
     for function in functions_of(value):
         text, signature = inspect.getdoc(function), inspect.signature(function)
         assert text, function

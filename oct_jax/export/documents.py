@@ -8,12 +8,14 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from oct_jax.decision.referral import NOT_REFERRED
 from oct_jax.decision.rule import PROMISE
 from oct_jax.runs.verified import FaithfulnessReport
 from oct_jax.types import SPLITS
 
+_HOW_TO_MAKE_A_SET = "The set holds class c where probabilities[c] >= set_thresholds[c]."
 HOW_TO_DECIDE = (
-    "The set holds class c where probabilities[c] >= set_thresholds[c]. Its tiers are those of its"
+    f"{_HOW_TO_MAKE_A_SET} Its tiers are those of its"
     " classes; urgent is added where the probabilities of the urgent classes sum to"
     " urgent_threshold or more. The referral is defer (to a person) where the set is empty, where"
     " there is more than one tier, or where outlier_score > 1; else it is the one tier."
@@ -40,7 +42,7 @@ def readme(about: Mapping[str, Any]) -> str:
         "opset": about["opset"],
         "labels": ", ".join(about["labels"]),
         "usability": _usability(about["mobile_usability"]),
-        "how": HOW_TO_DECIDE if decided else "This run has no decision rule: no referral is given.",
+        "how": _how_to_decide(about["decision"]),
         "calibrated": "calibrated" if decided else "NOT calibrated",
         "classes": _one_of(about["labels"]),
         "python": _program("classify.py"),
@@ -49,6 +51,18 @@ def readme(about: Mapping[str, Any]) -> str:
         "swift": _program("OctClassifier.swift"),
     }
     return Template(_program("README.template.md")).substitute(parts)
+
+
+def _how_to_decide(decision: Mapping[str, Any]) -> str:
+    if not decision["calibrated"]:
+        return "This run has no decision rule: no referral is given."
+    if not _refers(decision):
+        return f"{_HOW_TO_MAKE_A_SET} Scans are {NOT_REFERRED}."
+    return HOW_TO_DECIDE
+
+
+def _refers(decision: Mapping[str, Any]) -> bool:
+    return any(decision["tiers"].values())
 
 
 def _one_of(names: Sequence[str]) -> str:
@@ -142,6 +156,8 @@ def _measured(test: Mapping[str, Any] | None, synthetic: bool) -> list[str]:
         f" | {_interval(test['specificity'][name])} |"
         for name in test["sensitivity"]
     ]
+    if not any(test["referrals"].values()):
+        return [*rows, "", f"Scans are {NOT_REFERRED}."]
     counts = ", ".join(f"{name} {count}" for name, count in test["referrals"].items())
     return [*rows, "", f"Referrals: {counts}."]
 
@@ -160,12 +176,16 @@ def _decided(decision: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
         if adapted
         else ""
     )
+    referral = (
+        f"urgent from {decision['urgent_threshold']:.4g} for a sensitivity of"
+        f" {decision['sensitivity']:.0%} asked"
+        if _refers(decision)
+        else NOT_REFERRED
+    )
     return [
         "",
         f"Decision rule: temperature {decision['temperature']:.4g}; sets with a coverage of"
-        f" {decision['coverage']:.0%} asked in every class ({thresholds}); urgent from"
-        f" {decision['urgent_threshold']:.4g} for a sensitivity of"
-        f" {decision['sensitivity']:.0%} asked. Fitted on"
+        f" {decision['coverage']:.0%} asked in every class ({thresholds}); {referral}. Fitted on"
         f" `{json.dumps(decision['fitted_on'].get('scans'))}` calibration scans." + warning,
         "",
         PROMISE,

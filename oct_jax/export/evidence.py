@@ -51,7 +51,7 @@ def answer(model: bytes, scans: ScanBatch) -> Answers:
     return Answers(*(np.stack(column) for column in zip(*rows, strict=True)))
 
 
-def referrals(answers: Answers, rule: DecisionRule | None, task: Task = KERMANY) -> list[str]:
+def referrals(answers: Answers, rule: DecisionRule | None, task: Task) -> list[str]:
     """What the answers come to: a tier or `defer`; without a rule, the predicted class's tier."""
     if not task.refers:
         return ["none"] * len(answers.labels)

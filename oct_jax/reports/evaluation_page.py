@@ -202,6 +202,8 @@ def _decisions(report: dict[str, Any], task: Task) -> list[str]:
             ),
             _figures_table(report, named),
         ]
+    elif not task.refers:
+        sections.append(f"<h2>Referral</h2><p>{NOT_REFERRED}</p>")
     if report["outliers"]:
         outliers = report["outliers"]
         sections.append(

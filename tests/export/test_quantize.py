@@ -12,8 +12,9 @@ from oct_jax.decision.rule import DecisionRule, decide
 from oct_jax.export import quantize
 from oct_jax.export.evidence import Answers, agreement, answer, referrals, share
 from oct_jax.export.graph import make_graphs
-from oct_jax.export.quantize import Recipe, passes, search, squeeze_excite_nodes
+from oct_jax.export.quantize import Recipe, compare, passes, search, squeeze_excite_nodes
 from oct_jax.model.inference import Outputs
+from oct_jax.task import KERMANY, OCTDL, of_folders
 
 
 @pytest.fixture(scope="module")
@@ -117,4 +118,13 @@ def test_answers_are_referred_as_the_run_refers(label, certain, score):
     maps = np.zeros((1, 2, 2), np.float32)
     answers = Answers(said.probabilities.astype(np.float32), maps, np.array([score]))
     wanted = "defer" if score > 1 else said.referrals[0]
-    assert referrals(answers, rule) == [wanted]
+    assert referrals(answers, rule, KERMANY) == [wanted]
+
+
+def test_a_seven_class_model_without_a_rule_is_compared_by_its_own_tiers():
+    probabilities = np.eye(7, dtype=np.float32)[[0, 6]]
+    answers = Answers(probabilities, np.zeros((2, 2, 2), np.float32), np.zeros(2, np.float32))
+    labels = np.array([0, 6], np.int32)
+    assert compare(answers, answers, labels, None, OCTDL)["referral_agreement"] == 1
+    assert referrals(answers, None, OCTDL) == ["urgent", "routine"]
+    assert referrals(answers, None, of_folders(OCTDL.classes)) == ["none", "none"]

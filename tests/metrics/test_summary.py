@@ -20,8 +20,9 @@ def test_values_are_those_of_figures_and_intervals_are_over_patients():
     assert {name: alone[name].value for name in expected} == pytest.approx(expected)
     assert (alone.patients, grouped.patients) == (40, 4)
     assert alone.confusion.sum() == 40
-    widths = [summary["accuracy"].high - summary["accuracy"].low for summary in (alone, grouped)]
-    assert widths[0] != widths[1]
+    assert alone["accuracy"].value == grouped["accuracy"].value
+    assert alone["accuracy"] != grouped["accuracy"]  # the interval differs
+    assert f"  accuracy: {alone['accuracy']}" in str(alone).splitlines()
 
 
 @pytest.mark.parametrize(

@@ -190,3 +190,9 @@ def test_pooling_in_half_precision_sums_in_float32(dtype):
     pooled = layers.global_average_pool(x)
     assert pooled.dtype == x.dtype
     np.testing.assert_allclose(np.float32(pooled), exact, rtol=0.51 * float(jnp.finfo(dtype).eps))
+
+
+@pytest.mark.parametrize("rate", [0, 0.0])
+def test_dropout_at_rate_0_of_either_kind_keeps_all(rate):
+    x = jnp.arange(1.0, 5.0)
+    np.testing.assert_array_equal(layers.dropout(jax.random.key(0), x, rate), x)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from oct_jax.train.settings import finetune, frozen
 from oct_jax.types import UserError
 
 PREPROCESS = Preprocess(size=16, mean=(0.5,) * 3, std=(0.5,) * 3)
-SMALL = {"batch_size": 8, "threads": 1, "augment": Augment(amount=0)}
+SMALL: dict[str, Any] = {"batch_size": 8, "threads": 1, "augment": Augment(amount=0)}
 
 
 def scans(count=64):
@@ -128,7 +129,7 @@ def test_a_callback_ends_the_stage_early_and_all_are_told():
 class Kept(InMemory):
     """Checkpoints that outlive a call of `train`."""
 
-    last = None
+    last: Any = None
 
     def save_last(self, step, state, batches, meta):
         self.last = jax.tree.map(jnp.copy, state), batches.get_state(), json.dumps(meta)

@@ -164,5 +164,5 @@ class SqueezeExcite(nnx.Module):
 
 def dropout(key: PRNGKeyArray, x: Float[Array, "..."], rate: float) -> Float[Array, "..."]:
     """Zeroes each value with probability `rate`, the rest divided by 1 - rate."""
-    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
     return jnp.where(keep, x / (1 - rate), 0)
