@@ -13,6 +13,7 @@ from oct_jax.types import UserError
 
 SUFFIX = EXPLAINED
 
+_ONE_PICTURE = (".jpeg", ".jpg", ".png", ".bmp")
 _SCAN_SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp")
 
 
@@ -78,8 +79,6 @@ def find_tasks(words: Sequence[str], out: Path | None) -> Tasks:
     Raises:
       UserError: a word names nothing, a folder holds no scans, or two scans would write one page.
     """
-    from oct_jax.data.volumes import holds_volumes, is_volume  # reads pictures
-
     tasks: dict[Path, Task] = {}
     eyes: dict[Path, EyeTask] = {}
     folders, skipped = [], []
@@ -89,7 +88,7 @@ def find_tasks(words: Sequence[str], out: Path | None) -> Tasks:
         path = Path(expand_home(word))
         if path.is_dir():
             folders.append(path)
-            volumes = holds_volumes(path)
+            volumes = _volumes_in(path)
             found, root = _scans_in(path, volumes), path
             skipped += _skipped_in(path, volumes)
             for volume in volumes:
@@ -97,12 +96,12 @@ def find_tasks(words: Sequence[str], out: Path | None) -> Tasks:
                 eyes.setdefault(volume.resolve(), EyeTask(volume, where))
         elif glob.has_magic(word) and not path.exists():
             found, root = [Path(match) for match in sorted(glob.glob(str(path)))], None
-            for match in [match for match in found if not _is_ours(match) and is_volume(match)]:
+            for match in [match for match in found if not _is_ours(match) and _is_volume(match)]:
                 eyes.setdefault(match.resolve(), EyeTask(match, _home_of(match, match, out)))
             found = [m for m in found if _is_scan(m) and m.resolve() not in eyes]
             if not found and not eyes:
                 raise UserError(f"{word}: matches no {_endings()} file")
-        elif path.is_file() and is_volume(path):
+        elif path.is_file() and _is_volume(path):
             eyes.setdefault(path.resolve(), EyeTask(path, _home_of(path, path, out)))
             found, root = [], None
         elif path.is_file():
@@ -116,6 +115,20 @@ def find_tasks(words: Sequence[str], out: Path | None) -> Tasks:
             tasks.setdefault(scan.resolve(), Task(scan, where / scan.stem))
     named = tuple(_told_apart(list(tasks.values())))
     return Tasks(named, tuple(folders), tuple(skipped), tuple(eyes.values()))
+
+
+def _volumes_in(folder: Path) -> list[Path]:
+    from oct_jax.data.volumes import holds_volumes  # reads pictures, which takes time to import
+
+    return holds_volumes(folder)
+
+
+def _is_volume(path: Path) -> bool:
+    if path.suffix.lower() in _ONE_PICTURE:
+        return False
+    from oct_jax.data.volumes import is_volume  # as above
+
+    return is_volume(path)
 
 
 def _home_of(volume: Path, root: Path, out: Path | None) -> Path:
