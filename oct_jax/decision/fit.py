@@ -121,7 +121,8 @@ def _shuffled_distances(
 
 def describe(source: Scans, data: str) -> dict[str, Any]:
     """What is written down of calibration scans: where they are from, and how many."""
-    pairs = {(record.label, record.patient) for record in source.records}
+    # In order: that of a set changes from process to process, and with it the bytes of the file.
+    pairs = sorted({(record.label, record.patient) for record in source.records})
     return {
         "data": data,
         "scans": dict(Counter(record.label for record in source.records)),

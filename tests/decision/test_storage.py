@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from test_rule import fitted, outputs_of
 
 from oct_jax.data.phantom import phantom_scans
+from oct_jax.decision.fit import describe
 from oct_jax.decision.rule import decide
 from oct_jax.decision.storage import read_rule, write_rule
 from oct_jax.task import BUILT_IN, to_json
@@ -159,3 +160,9 @@ def test_a_rule_of_version_0_1_is_still_read(stage):
     stored.pop("scans")
     (stage / "decision" / "rule.json").write_text(json.dumps(stored))
     assert len(read_rule(stage).records) == 5
+
+
+def test_what_is_written_of_calibration_scans_has_one_order():
+    scans = phantom_scans(patients=60, seed=0).select("calibration")
+    described = describe(scans, "phantom")
+    assert list(described["patients_of"]) == sorted(described["patients_of"])
