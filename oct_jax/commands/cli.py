@@ -62,21 +62,23 @@ def evaluate(words: list[str]) -> None:
         adapt(adaptation, [task.scan for task in scans.tasks], make_console())
     elif words[:1] == ["recalibrate"]:
         recalibration = parse(RecalibrateConfig, words[1:], {})
-        find_run(recalibration.run)
+        source = find_source(recalibration.run, recalibration.model)
         if recalibration.eyes:
+            if source.run is None:
+                raise UserError("eyes=true: is for a run, which keeps the rule; say run=FOLDER")
             from oct_jax.commands.recalibrate_eyes import recalibrate_eyes
 
             recalibrate_eyes(recalibration, make_console())
             return
         from oct_jax.commands.evaluate import recalibrate
 
-        recalibrate(recalibration, make_console())
+        recalibrate(recalibration, source, make_console())
     else:
         config = parse(EvaluateConfig, words, {})
-        find_run(config.run)
+        source = find_source(config.run, config.model)
         from oct_jax.commands.evaluate import evaluate
 
-        evaluate(config, make_console())
+        evaluate(config, source, make_console())
 
 
 def explain(words: list[str]) -> None:

@@ -29,36 +29,29 @@ from oct_jax.metrics.evaluation import Evaluated, appraise, parse_prevalence
 from oct_jax.model.inference import Outputs, predict_source
 from oct_jax.reports.evaluation_page import to_html, to_lines
 from oct_jax.runs.folder import exclusive
-from oct_jax.runs.load import load
 from oct_jax.runs.ownership import check_claimable, claim_folder, mark
-from oct_jax.runs.paths import find_run
 from oct_jax.runs.scans import (
     Selection,
     find_overlap,
     is_own,
     refuse_overlap,
+    select_for_model,
     select_scans,
 )
+from oct_jax.runs.source import ModelSource
 from oct_jax.runs.verified import fingerprint
+from oct_jax.types import UserError
 
 
-def evaluate(config: EvaluateConfig, console: Console) -> Evaluated:
-    """Evaluates a run, writes predictions, figures and page, and tells the main figures.
+def evaluate(config: EvaluateConfig, source: ModelSource, console: Console) -> Evaluated:
+    """Evaluates a model, writes predictions, figures and page, and tells the main figures.
 
     Raises:
-      UserError: no run, no scans, scans that the run was trained on, or a setting that is wrong.
+      UserError: no scans, scans that the model was trained on, or a setting that is wrong.
     """
-    folder = find_run(config.run)
-    classifier = load(folder)
+    folder, classifier = source.folder, _open(source, console)
     prevalence = parse_prevalence(config.prevalence, classifier.task)
-    selection = select_scans(
-        folder,
-        data=config.data,
-        manifest=config.manifest,
-        split=config.split,
-        labels=config.labels,
-        on_bad_scan=config.on_bad_scan,
-    )
+    selection = _select(source, classifier, config)
     scans = selection.scans
     for line in scans.lines:
         console.print(line, markup=False)
@@ -80,7 +73,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> Evaluated:
     about = {
         "data": selection.name,
         "split": selection.split,
-        "run": str(folder),
+        "run": source.name,
         "stage": classifier.stage,
         "model": fingerprint(classifier),
         "synthetic": classifier.synthetic,
@@ -98,16 +91,48 @@ def evaluate(config: EvaluateConfig, console: Console) -> Evaluated:
     return evaluated
 
 
-def recalibrate(config: RecalibrateConfig, console: Console) -> None:
-    """Fits the decision rule of a run to other scans; the model and its features stay.
+def _open(source: ModelSource, console: Console) -> Classifier:
+    if source.note:
+        console.print(source.note, markup=False)
+    return source.load()
+
+
+def _select(source: ModelSource, classifier: Classifier, config: EvaluateConfig) -> Selection:
+    if source.run is not None:
+        return select_scans(
+            source.run,
+            data=config.data,
+            manifest=config.manifest,
+            split=config.split,
+            labels=config.labels,
+            on_bad_scan=config.on_bad_scan,
+        )
+    if config.manifest is not None:
+        raise UserError("manifest=: is for a run; a model file is evaluated on data=FOLDER")
+    return select_for_model(
+        classifier.task,
+        data=config.data,
+        split=config.split,
+        labels=config.labels,
+        on_bad_scan=config.on_bad_scan,
+    )
+
+
+def recalibrate(config: RecalibrateConfig, source: ModelSource, console: Console) -> None:
+    """Fits a model's decision rule to other scans; the network and its features stay.
+
+    A run's new rule is stored with the run; of a model file another file is written.
 
     Raises:
-      UserError: no run, no scans, or scans that the run was trained on.
+      UserError: no scans, scans that the model was trained on, or a file that is there already.
     """
-    folder = find_run(config.run)
-    classifier = load(folder)
-    split = "calibration" if is_own(folder, config.data) else None
-    selection = select_scans(folder, data=config.data, split=split, on_bad_scan=config.on_bad_scan)
+    out = _recalibrated_file(config, source)
+    classifier = _open(source, console)
+    split = None
+    if source.run is not None and is_own(source.run, config.data):
+        split = "calibration"
+    where = EvaluateConfig(data=config.data, split=split, on_bad_scan=config.on_bad_scan)
+    selection = _select(source, classifier, where)
     scans = selection.scans
     for line in scans.lines:
         console.print(line, markup=False)
@@ -128,18 +153,36 @@ def recalibrate(config: RecalibrateConfig, console: Console) -> None:
         records=scans.records,
         task=classifier.task,
     )
-    mark(folder)  # a run of an earlier version has no marker
-    with exclusive(folder):
-        write_rule(folder / classifier.stage, rule)
+    if out is None:
+        place = str(source.folder / classifier.stage)
+        mark(source.folder)  # a run of an earlier version has no marker
+        with exclusive(source.folder):
+            write_rule(source.folder / classifier.stage, rule)
+    else:
+        place = str(out)
+        known = classifier.provenance.with_chosen(scans.records)
+        replace(classifier, rule=rule, provenance=known).save(out)
     for line in shortages(rule):
         console.print(f"warning: {line}", markup=False)
     change = calibration_figures(np.asarray(outputs.logits), truth, rule.temperature)
     console.print(
         f"temperature {rule.temperature:.3f}: expected calibration error"
         f" {change['before']['ece']:.4f} before, {change['after']['ece']:.4f} after, on these"
-        f" {len(truth)} scans; `just evaluate` measures it on others. {folder / classifier.stage}",
+        f" {len(truth)} scans; `just evaluate` measures it on others. {place}",
         markup=False,
     )
+
+
+def _recalibrated_file(config: RecalibrateConfig, source: ModelSource) -> Path | None:
+    """The model file to write; None for a run, which keeps its rule itself."""
+    if source.run is not None:
+        if config.out is not None:
+            raise UserError("out=: is for model=; a run keeps the new rule itself")
+        return None
+    out = Path(config.out or f"{source.folder}-recalibrated.safetensors")
+    if out.exists():
+        raise UserError(f"out={out}: exists; name another file")
+    return out
 
 
 def shortages(rule: DecisionRule) -> list[str]:

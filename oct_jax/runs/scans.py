@@ -121,6 +121,40 @@ def select_scans(
     return _select_folder(Path(str(data)), parse_groups(labels, task), split, on_bad_scan, task)
 
 
+def select_for_model(
+    task: Task,
+    *,
+    data: str | None,
+    split: str | None = None,
+    labels: str | None = None,
+    on_bad_scan: OnBadScan = "refuse",
+) -> Selection:
+    """Opens the scans to evaluate a model file on, which has none of its own.
+
+    Args:
+      task: of the model.
+      data: a folder of scans.
+      split: None for all of it.
+      labels: as for `select_scans`.
+      on_bad_scan: as for `select_scans`.
+
+    Raises:
+      UserError: no folder, none of the classes, or no scans of the split.
+    """
+    if data is None or data == PHANTOM:
+        raise UserError("data=: must be given: a model file has no scans of its own; data=FOLDER")
+    root = Path(data)
+    if not is_prepared(root):
+        return _select_folder(root, parse_groups(labels, task), split, on_bad_scan, task)
+    if labels is not None:
+        raise UserError("labels=: is for folders whose labels are other than the classes")
+    scans = open_data(data, task=task, on_bad_scan=on_bad_scan)
+    chosen = scans if split in (None, "all") else scans.select(split)
+    if not len(chosen):
+        raise UserError(f"{data}: has no scans in the {split} split; leave split= out")
+    return Selection(chosen, plain_groups(task), data, split or "all", False)
+
+
 def is_own(folder: Path, data: str | None) -> bool:
     """Whether `data=` means the data that a run was trained on, however it is spelt."""
     own = read_run_config(folder).settings["data"]

@@ -260,3 +260,51 @@ def test_mistakes_are_one_line(run, tmp_path, monkeypatch, capsys, words, said):
     assert said in error
     assert error.count("\n") == 1
     assert not (run / "evaluation").exists()
+
+
+def test_a_model_file_is_recalibrated_into_another_and_evaluated(
+    run, tmp_path, monkeypatch, capsys
+):
+    load(run).save(tmp_path / "narrow.safetensors")
+    before = (tmp_path / "narrow.safetensors").read_bytes()
+    classes = {name: name for name in KERMANY.classes}
+    clinic, elsewhere = (write_scans(tmp_path / f"c{seed}", seed, classes) for seed in (4, 5))
+    monkeypatch.chdir(tmp_path)
+    model = "model=narrow.safetensors"
+    assert call(monkeypatch, "recalibrate", model, f"data={clinic}", "coverage=0.5") == 0
+    new = load("narrow-recalibrated.safetensors")
+    assert new.rule.coverage == 0.5
+    assert (tmp_path / "narrow.safetensors").read_bytes() == before
+    assert call(monkeypatch, "recalibrate", model, f"data={clinic}") == 2
+    assert "exists; name another file" in capsys.readouterr().err
+
+    words = ("model=narrow-recalibrated.safetensors", f"data={elsewhere}", "resamples=10")
+    assert call(monkeypatch, *words) == 0
+    (path,) = (tmp_path / "narrow-recalibrated" / "evaluation").glob("*/report.json")
+    report = json.loads(path.read_text())
+    assert report["run"] == "narrow-recalibrated.safetensors"
+    assert not report["contaminated"]
+    # The same file names, and so the same patients: what fitted the rule is known by its digests.
+    assert report["chose_epoch_or_thresholds"] == report["scans"]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("model={model}",), "data=: must be given"),
+        (("model={model}", "data=phantom"), "data=: must be given"),
+        (("model={model}", "data={tmp}", "manifest=a.csv"), "manifest=: is for a run"),
+        (("recalibrate", "run={run}", "out=a.safetensors"), "out=: is for model="),
+        ((), "data=: must be given"),
+    ],
+)
+def test_mistakes_with_model_files_are_one_line(run, tmp_path, monkeypatch, capsys, words, line):
+    model = tmp_path / "narrow.safetensors"
+    load(run).save(model)
+    monkeypatch.chdir(tmp_path)
+    typed = [word.format(run=run, tmp=tmp_path, model=model) for word in words]
+    assert call(monkeypatch, *typed) == 2
+    error = capsys.readouterr().err
+    assert line in error
+    assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == [model.name]

@@ -13,11 +13,8 @@ from oct_jax.commands.fields import MAX_SEED, between, inside, model_field, not_
 class EvaluateConfig:
     """Evaluate a run on scans that it was not trained on."""
 
-    run: str | None = chz.field(
-        default=None,
-        validator=not_empty,
-        doc="the run folder; none: the newest trained run under runs/",
-    )
+    run: str | None = run_field()
+    model: str | None = model_field()
     data: str | None = chz.field(
         default=None, validator=not_empty, doc="another folder of scans; none: the run's own data"
     )
@@ -75,10 +72,12 @@ class RecalibrateConfig:
         default=False,
         doc="fit the rule for eyes instead, to volumes in class folders; `explain` uses it",
     )
-    run: str | None = chz.field(
+    run: str | None = run_field()
+    model: str | None = model_field()
+    out: str | None = chz.field(
         default=None,
         validator=not_empty,
-        doc="the run folder; none: the newest trained run under runs/",
+        doc="of model=, the model file to write; none: NAME-recalibrated.safetensors",
     )
     coverage: float = chz.field(
         default=0.9,
