@@ -93,13 +93,13 @@ def explain(words: list[str]) -> None:
     scans = [word for word in words if "=" not in word and not word.startswith("-")]
     config = parse(ExplainConfig, [word for word in words if word not in scans], {})
     _check_scans(scans)
-    found = find_tasks(scans, None if config.out is None else Path(config.out).expanduser())
+    tasks = find_tasks(scans, None if config.out is None else Path(config.out).expanduser())
     source = find_source(config.run, config.model)
     if config.target is not None and source.run is not None:
         _check_target(config.target, source.run)
     from oct_jax.commands.explain import explain
 
-    explain(found, source, config, make_console())
+    explain(tasks, source, config, make_console())
 
 
 def export(words: list[str]) -> None:

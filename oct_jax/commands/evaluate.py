@@ -222,23 +222,23 @@ def outputs_of(classifier: Classifier, scans: Scans, threads: int) -> Outputs:
     )
 
 
-def predictions_csv(found: Evaluated) -> str:
+def predictions_csv(evaluated: Evaluated) -> str:
     """A line for each scan: file, patient, label, prediction, probabilities, referral, set."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    task = found.task
-    decided = ["referral", "prediction_set", "outlier_score"] if found.decisions else []
+    task = evaluated.task
+    decided = ["referral", "prediction_set", "outlier_score"] if evaluated.decisions else []
     writer.writerow(["file", "patient", "label", "predicted", *task.classes, *decided])
-    names, truth = found.scans.task.classes, found.scans.labels
-    said = found.by_group.argmax(1)
-    for row, record in enumerate(found.scans.records):
-        cells = [record.path, record.patient, names[truth[row]], names[said[row]]]
-        cells += [f"{value:.6f}" for value in found.probabilities[row]]
-        if found.decisions is not None:
-            inside = zip(task.classes, found.decisions.sets[row], strict=True)
-            cells.append(found.decisions.referrals[row] or "")
+    names, truth = evaluated.scans.task.classes, evaluated.scans.labels
+    predicted = evaluated.by_group.argmax(1)
+    for row, record in enumerate(evaluated.scans.records):
+        cells = [record.path, record.patient, names[truth[row]], names[predicted[row]]]
+        cells += [f"{value:.6f}" for value in evaluated.probabilities[row]]
+        if evaluated.decisions is not None:
+            inside = zip(task.classes, evaluated.decisions.sets[row], strict=True)
+            cells.append(evaluated.decisions.referrals[row] or "")
             cells.append("+".join(name for name, member in inside if member))
-            score = found.decisions.outlier_scores[row]
+            score = evaluated.decisions.outlier_scores[row]
             cells.append("" if np.isnan(score) else f"{score:.4f}")
         writer.writerow(cells)
     return text.getvalue()
@@ -256,12 +256,12 @@ def _folder_for(run: Path, selection: Selection) -> Path:
     return run / "evaluation" / f"{where.name}-{selection.split}-{digest}"
 
 
-def _write(found: Evaluated, page: str, out: Path) -> None:
+def _write(evaluated: Evaluated, page: str, out: Path) -> None:
     claim_folder(out)
     write_together(
         {
-            out / "predictions.csv": predictions_csv(found).encode("utf-8", "surrogateescape"),
-            out / "report.json": json_text(found.report),
+            out / "predictions.csv": predictions_csv(evaluated).encode("utf-8", "surrogateescape"),
+            out / "report.json": json_text(evaluated.report),
             out / "report.html": page,
         }
     )

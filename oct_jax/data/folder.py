@@ -71,8 +71,8 @@ class Report:
         }[self.origin]
         lines = [f"{len(self.records)} scans of {patients} patients, {origin}"]
         for split, by_class in self.counts.items():
-            told = ", ".join(f"{label} {count}" for label, count in by_class.items())
-            lines.append(f"{split}: {sum(by_class.values())} ({told})")
+            by_name = ", ".join(f"{label} {count}" for label, count in by_class.items())
+            lines.append(f"{split}: {sum(by_class.values())} ({by_name})")
         if self.removed:
             lines.append(f"{len(self.removed)} scans removed: their patients are in test too")
         if self.bad:

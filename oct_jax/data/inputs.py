@@ -61,7 +61,7 @@ def grey_levels(scan: object) -> ScanArray:
 
 
 def _is_array(value: object) -> bool:
-    # JAX arrays have it too, and need not be imported to be told.
+    # JAX arrays have it too, and need not be imported to be recognised.
     return hasattr(value, "__array__") and not isinstance(value, type)
 
 

@@ -31,8 +31,8 @@ SEED = 0
 _DESCRIPTION = """\
 Optical coherence tomography B-scans of the retina, labelled CNV, DME, DRUSEN or NORMAL: of version
 2 or 3 of the data set of Kermany et al., or of any folder in its layout. The files' own bytes are
-kept. Patients are told by the number in the file's name; most patients of the official test split
-have scans in its training split too, which `official_clean` mends.
+kept. Patients are identified by the number in the file's name; most patients of the official test
+split have scans in its training split too, which `official_clean` mends.
 """
 _CITATION = """\
 @article{kermany2018identifying,

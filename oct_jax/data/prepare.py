@@ -151,12 +151,12 @@ def _write_cache(
     def resized(index: int) -> bytes:
         return scans.read_resized(index, preprocess).tobytes()
 
-    told = partial(progress, "resizing scans") if progress else None
+    report = partial(progress, "resizing scans") if progress else None
     # Written, not mapped: a full disk under a map kills the process instead of raising an error.
     with (result / SCANS).open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for scan in map_threads(resized, range(len(scans)), told):
+        for scan in map_threads(resized, range(len(scans)), report):
             file.write(scan)
     return {"kind": "cache", "size": preprocess.size, "resize": preprocess.resize}
 

@@ -1,7 +1,7 @@
 """Scans that `prepare` has laid out for reading: TFDS records, or a cache of resized scans.
 
 A prepared folder holds
-  prepared.json  kind, and what is told of the scans
+  prepared.json  kind, and a description of the scans
   manifest.csv   every scan with its split and the hash of its file, in the order stored
   records/       kind "records": the files' own bytes, as TFDS data set `oct_kermany`
   scans.npy      kind "cache": uint8 of shape (scans, size, size)

@@ -28,8 +28,8 @@ class Fractions:
     def __post_init__(self):
         shares = astuple(self)
         if not all(0 < share < 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
-            told = ", ".join(f"{name} {getattr(self, name):g}" for name in SPLITS)
-            raise UserError(f"fractions {told}: each must lie between 0 and 1, and the sum be 1")
+            given = ", ".join(f"{name} {getattr(self, name):g}" for name in SPLITS)
+            raise UserError(f"fractions {given}: each must lie between 0 and 1, and the sum be 1")
 
     def of(self, *splits: str) -> dict[str, float]:
         """Shares of some splits, scaled to sum to 1."""
@@ -149,7 +149,7 @@ def leaking_patients(records: Iterable[Record]) -> tuple[str, ...]:
     splits: dict[str, set[str]] = defaultdict(set)
     for record in records:
         splits[record.patient].add(record.split)
-    return tuple(sorted(patient for patient, found in splits.items() if len(found) > 1))
+    return tuple(sorted(patient for patient, several in splits.items() if len(several) > 1))
 
 
 def leaking_copies(records: Iterable[Record]) -> tuple[tuple[str, str], ...]:

@@ -104,12 +104,12 @@ def expected_calibration_error(probabilities: Probabilities, labels: Labels) -> 
 
 def calibration_figures(logits: Logits, labels: Labels, temperature: float) -> dict[str, dict]:
     """ECE, Brier score and negative log-likelihood, before and after temperature scaling."""
-    found = {}
+    figures = {}
     for when, heat in (("before", 1.0), ("after", temperature)):
         probabilities = softmax(logits, heat)
-        found[when] = {
+        figures[when] = {
             "ece": expected_calibration_error(probabilities, labels),
             "brier": brier_score(probabilities, labels),
             "nll": negative_log_likelihood(logits, labels, heat),
         }
-    return found
+    return figures

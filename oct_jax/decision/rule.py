@@ -24,7 +24,7 @@ from oct_jax.task import KERMANY, Task
 from oct_jax.types import Referral, UserError
 
 COVERAGE, SENSITIVITY, OUTLIER_RATE = 0.9, 0.99, 0.01
-"""What is asked for where nothing else is said."""
+"""What is asked for by default."""
 
 PROMISE = (
     "Coverage and sensitivity are promised for patients like the calibration patients alone. On"

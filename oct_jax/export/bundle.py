@@ -346,10 +346,10 @@ def _provenance(run: Path) -> _Provenance:
 
 def _without_paths(weights: Mapping[str, Any]) -> dict[str, Any]:
     """A weight source without the folders of the machine that it was on."""
-    told = dict(weights)
-    if "path" in told:
-        told["file"] = Path(told.pop("path")).name
-    return told
+    public = dict(weights)
+    if "path" in public:
+        public["file"] = Path(public.pop("path")).name
+    return public
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -244,8 +244,8 @@ def _table_of_files(about: Mapping[str, Any]) -> str:
         "classifier_int8": "the same in 8-bit integers",
     }
     rows = [
-        f"| `{name}.onnx` | {told} |"
-        for name, told in kinds.items()
+        f"| `{name}.onnx` | {purpose} |"
+        for name, purpose in kinds.items()
         if f"{name}.onnx" in about["files"]
     ]
     if "classifier_int8.onnx" not in about["files"]:
@@ -262,13 +262,13 @@ def _tensor_rows(tensors: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(["| tensor | type | shape | |", "|---|---|---|---|", *rows])
 
 
-def _usability(found: Mapping[str, Mapping[str, int]] | None) -> str:
-    if found is None:
+def _usability(checked: Mapping[str, Mapping[str, int]] | None) -> str:
+    if checked is None:
         return "not checked"
     return "; ".join(
         f"{name}: {parts['supported_nodes']} of {parts['nodes']} operators in"
         f" {parts['partitions']} partition(s)"
-        for name, parts in found.items()
+        for name, parts in checked.items()
     )
 
 

@@ -34,14 +34,14 @@ def figures(probabilities: Probabilities, truth: Truth, names: Sequence[str]) ->
       truth: indices into `names`.
       names: of the groups.
     """
-    said = probabilities.argmax(1)
+    predicted = probabilities.argmax(1)
     groups = range(len(names))
     precision, recall, f1, support = precision_recall_fscore_support(
-        truth, said, labels=groups, zero_division=np.nan
+        truth, predicted, labels=groups, zero_division=np.nan
     )
     present = [group for group in groups if support[group]]
-    found: dict[str, float | None] = {
-        "accuracy": float((said == truth).mean()),
+    metrics: dict[str, float | None] = {
+        "accuracy": float((predicted == truth).mean()),
         "balanced accuracy": _mean([recall[group] for group in present]),
         # A class that is there and never predicted counts as 0, as in scikit-learn.
         "macro precision": _mean([np.nan_to_num(precision[group]) for group in present]),
@@ -56,15 +56,15 @@ def figures(probabilities: Probabilities, truth: Truth, names: Sequence[str]) ->
             ap = float(average_precision_score(own, probabilities[:, group]))
             aucs.append(auc)
             aps.append(ap)
-        found |= {
+        metrics |= {
             f"{name} precision": _or_none(precision[group]),
             f"{name} recall": _or_none(recall[group]) if support[group] else None,
-            f"{name} specificity": share_among(said != group, truth != group),
+            f"{name} specificity": share_among(predicted != group, truth != group),
             f"{name} F1": _or_none(f1[group]) if support[group] else None,
             f"{name} AUC": auc,
             f"{name} AP": ap,
         }
-    return found | {"macro AUC": _mean(aucs), "macro AP": _mean(aps)}
+    return metrics | {"macro AUC": _mean(aucs), "macro AP": _mean(aps)}
 
 
 def confusion(

@@ -35,7 +35,7 @@ from oct_jax.task import Task, Tier
 from oct_jax.types import UserError
 
 ANSWERED = (1.0, 0.95, 0.9, 0.8)
-"""Shares of scans that are answered, at which the error is told."""
+"""Shares of scans that are answered, at which the error is reported."""
 
 
 @dataclass(frozen=True)
@@ -113,18 +113,18 @@ def appraise(
         shares = [sum(prevalence[name] for name in group.classes) for group in groups]
 
     def of(drawn: Int[np.ndarray, "drawn"]) -> dict[str, float | None]:
-        found = figures(by_group[drawn], truth[drawn], names)
-        found["weighted error"] = weighted_error(by_group[drawn], truth[drawn], tiers, task)
-        found["expected calibration error"] = expected_calibration_error(
+        metrics = figures(by_group[drawn], truth[drawn], names)
+        metrics["weighted error"] = weighted_error(by_group[drawn], truth[drawn], tiers, task)
+        metrics["expected calibration error"] = expected_calibration_error(
             by_group[drawn], truth[drawn]
         )
         if shares is not None:
             table = confusion(by_group[drawn], truth[drawn], len(groups))
             there = at_prevalence(table, shares)
-            found |= {f"{n} precision there": v for n, v in zip(names, there, strict=True)}
+            metrics |= {f"{n} precision there": v for n, v in zip(names, there, strict=True)}
         if decisions is not None and rule is not None:
-            found |= _referral_figures(drawn, decisions, rule, truth, tiers, members)
-        return found
+            metrics |= _referral_figures(drawn, decisions, rule, truth, tiers, members)
+        return metrics
 
     values = of(np.arange(len(truth)))
     intervals = bootstrap(patients, of, resamples=resamples, seed=seed)
@@ -264,24 +264,24 @@ def _referral_figures(
     members: Bool[np.ndarray, "groups classes"],
 ) -> dict[str, float | None]:
     """Figures of sets and referral on the drawn scans; of urgency where every group has a tier."""
-    said = np.array(decisions.referrals)[drawn]
+    referred = np.array(decisions.referrals)[drawn]
     covered = decisions.sets[drawn] & members[truth[drawn]]
-    found: dict[str, float | None] = {
+    metrics: dict[str, float | None] = {
         "coverage of prediction sets": float(covered.any(1).mean()),
     }
     if not rule.task.refers:
-        return found
-    found["deferred"] = float((said == "defer").mean())
+        return metrics
+    metrics["deferred"] = float((referred == "defer").mean())
     if None in tiers:
-        return found
+        return metrics
     wanted = np.array(tiers)[truth[drawn]]
     alarm = urgency(decisions.probabilities[drawn], rule.task) >= rule.urgent_threshold
-    urgent, answered = wanted == "urgent", said != "defer"
-    return found | {
+    urgent, answered = wanted == "urgent", referred != "defer"
+    return metrics | {
         "urgent sensitivity": share_among(alarm, urgent),
         "urgent specificity": share_among(~alarm, ~urgent),
-        "urgent missed": share_among(answered & (said != "urgent"), urgent),
-        "tier accuracy when answered": share_among(said == wanted, answered),
+        "urgent missed": share_among(answered & (referred != "urgent"), urgent),
+        "tier accuracy when answered": share_among(referred == wanted, answered),
     }
 
 
@@ -291,14 +291,14 @@ def _referral_table(
     truth: Int[np.ndarray, "scans"],
     names: Sequence[str],
 ) -> dict[str, Any]:
-    said = np.array(decisions.referrals)
+    referred = np.array(decisions.referrals)
     columns = ("urgent", "routine", "observe", "defer")
     return {
         "urgent_threshold": rule.urgent_threshold,
         "asked_sensitivity": rule.sensitivity,
         "columns": list(columns),
         "rows": {
-            name: [int(((truth == number) & (said == column)).sum()) for column in columns]
+            name: [int(((truth == number) & (referred == column)).sum()) for column in columns]
             for number, name in enumerate(names)
         },
     }

@@ -38,18 +38,18 @@ def config_class(name: str) -> Any:
             f"backbone={name}: choose one of {', '.join(BACKBONES)}, or MODULE:CLASS of your own"
         )
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        kind = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"backbone={name}: cannot be imported ({error})") from error
-    missing = [part for part in ("build", "fold") if not hasattr(found, part)]
-    if name != DEFAULT and not hasattr(found, "load"):
+    missing = [part for part in ("build", "fold") if not hasattr(kind, part)]
+    if name != DEFAULT and not hasattr(kind, "load"):
         missing.append("load")
-    if not dataclasses.is_dataclass(found) or missing:
+    if not dataclasses.is_dataclass(kind) or missing:
         raise UserError(
             f"backbone={name}: is no ModelConfig of oct_jax.model.protocol"
             f" (it must be a dataclass with build, fold and load); see docs/backbones.md"
         )
-    return found
+    return kind
 
 
 def load_backbone(

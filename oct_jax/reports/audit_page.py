@@ -46,13 +46,13 @@ def fix(audit: Audit) -> str:
 
 
 def summary_lines(audit: Audit) -> list[str]:
-    """The audit in words, a line each; what was not found has no line."""
+    """The findings, a line each."""
     lines = [f"release: {audit.release}"]
     for split, by_class in audit.counts.items():
-        told = ", ".join(f"{label} {count}" for label, count in by_class.items())
-        lines.append(f"{split}: {sum(by_class.values())} scans ({told})")
+        counts = ", ".join(f"{label} {count}" for label, count in by_class.items())
+        lines.append(f"{split}: {sum(by_class.values())} scans ({counts})")
     lines += _patient_lines(audit)
-    lines += [f"{name}: {len(found)} pairs" + _across(found) for name, found in _kinds(audit)]
+    lines += [f"{name}: {len(pairs)} pairs" + _across(pairs) for name, pairs in _kinds(audit)]
     if audit.contradictions:
         named = summarize([f"{p.first.path} = {p.second.path}" for p in audit.contradictions])
         lines.append(
@@ -94,7 +94,7 @@ def as_json(audit: Audit) -> dict[str, Any]:
         "odd": [dataclasses.asdict(scan) for scan in audit.odd],
         "merged_folders": audit.listing.merged,
         "ignored_folders": audit.listing.ignored,
-        "sizes": {size: dict(found) for size, found in _sizes(audit.measured).items()},
+        "sizes": {size: dict(by_class) for size, by_class in _sizes(audit.measured).items()},
         "storage": dict(Counter(m.storage for m in audit.measured)),
         "white_border": _white_borders(audit),
         "shortcut": dataclasses.asdict(shortcut) | {"warns": shortcut.warns} if shortcut else None,
@@ -133,11 +133,11 @@ def as_html(audit: Audit) -> str:
     if worst:
         sections.append(f"<h2>Duplicates ({min(len(worst), _SHOWN_PAIRS)} of {len(worst)})</h2>")
         sections += [_pair_sheet(audit, pair) for pair in worst[:_SHOWN_PAIRS]]
-    for title, found in (("Unusable", audit.listing.bad), ("Oddly stored", audit.odd)):
-        if found:
+    for title, files in (("Unusable", audit.listing.bad), ("Oddly stored", audit.odd)):
+        if files:
             sections += [
-                f"<h2>{title} files ({len(found)})</h2>",
-                html.items([f"{scan.path}: {scan.reason}" for scan in found[:_LISTED]]),
+                f"<h2>{title} files ({len(files)})</h2>",
+                html.items([f"{scan.path}: {scan.reason}" for scan in files[:_LISTED]]),
             ]
     return html.page(f"Audit of {audit.root.name}", sections)
 
@@ -174,17 +174,17 @@ def _kinds(audit: Audit) -> list[tuple[str, list[Pair]]]:
 
 def _across(pairs: Sequence[Pair]) -> str:
     words = {"split": "across splits", "patient": "of different patients", "label": "of two labels"}
-    found = Counter(name for pair in pairs for name in pair.across)
-    told = [f"{found[name]} {text}" for name, text in words.items() if found[name]]
-    return f" ({', '.join(told)})" if told else ""
+    counts = Counter(name for pair in pairs for name in pair.across)
+    parts = [f"{counts[name]} {text}" for name, text in words.items() if counts[name]]
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _file_lines(audit: Audit) -> list[str]:
     lines = []
-    for what, found in (("unusable", audit.listing.bad), ("oddly stored", audit.odd)):
-        if found:
-            named = summarize([f"{scan.path} ({scan.reason})" for scan in found])
-            lines.append(f"{len(found)} files {what}: {named}")
+    for what, files in (("unusable", audit.listing.bad), ("oddly stored", audit.odd)):
+        if files:
+            named = summarize([f"{scan.path} ({scan.reason})" for scan in files])
+            lines.append(f"{len(files)} files {what}: {named}")
     if audit.listing.ignored:
         lines.append(f"folders of no class ignored: {summarize(audit.listing.ignored)}")
     if audit.listing.merged:
@@ -198,17 +198,17 @@ def _file_lines(audit: Audit) -> list[str]:
 
 
 def _border_lines(audit: Audit) -> list[str]:
-    told = ", ".join(f"{label} {share:.0%}" for label, share in _white_borders(audit).items())
-    return [f"scans with white borders: {told}"]
+    shares = ", ".join(f"{label} {share:.0%}" for label, share in _white_borders(audit).items())
+    return [f"scans with white borders: {shares}"]
 
 
 def _white_borders(audit: Audit) -> dict[str, float]:
     """Of each class, the share of scans whose outermost pixels are white to a twentieth or more."""
-    found = {
+    bordered = {
         label: [m.border >= 0.05 for m in audit.measured if m.record.label == label]
         for label in audit.task.classes
     }
-    return {label: sum(white) / len(white) for label, white in found.items() if white}
+    return {label: sum(white) / len(white) for label, white in bordered.items() if white}
 
 
 def _shortcut_lines(audit: Audit) -> list[str]:
@@ -232,11 +232,11 @@ def _shortcut_lines(audit: Audit) -> list[str]:
 
 def _sizes(measured: Iterable[Measured]) -> dict[str, Counter[str]]:
     """Scans by size, commonest first, then by class."""
-    found: dict[str, Counter[str]] = {}
+    sizes: dict[str, Counter[str]] = {}
     for m in measured:
         size = f"{m.record.width}x{m.record.height}"
-        found.setdefault(size, Counter())[m.record.label] += 1
-    return dict(sorted(found.items(), key=lambda item: -item[1].total()))
+        sizes.setdefault(size, Counter())[m.record.label] += 1
+    return dict(sorted(sizes.items(), key=lambda item: -item[1].total()))
 
 
 def _counts_table(audit: Audit) -> str:

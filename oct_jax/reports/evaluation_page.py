@@ -47,25 +47,25 @@ _REFERRAL = (
 
 def cautions(report: dict[str, Any]) -> list[str]:
     """What a reader must know before any figure; mostly none."""
-    found = []
+    warnings = []
     if report["synthetic"]:
-        found.append("SYNTHETIC: the model was trained on phantoms; nothing here is of patients")
+        warnings.append("SYNTHETIC: the model was trained on phantoms; nothing here is of patients")
     if report["contaminated"]:
-        found.append(
+        warnings.append(
             f"CONTAMINATED: the run was trained on {report['trained_on']} of these"
             f" {report['scans']} scans or their patients; no figure here is evidence"
         )
     if report["chose_epoch_or_thresholds"]:
-        found.append(
+        warnings.append(
             f"{report['chose_epoch_or_thresholds']} of these scans chose the run's epoch or its"
             " thresholds: the figures are a little too good"
         )
     if report["scans_without_patient"]:
-        found.append(
+        warnings.append(
             f"{report['scans_without_patient']} of {report['scans']} scans name no patient and"
             " count as a patient each: where some are of one, the intervals are too narrow"
         )
-    return found
+    return warnings
 
 
 def to_lines(report: dict[str, Any]) -> list[str]:
@@ -75,10 +75,12 @@ def to_lines(report: dict[str, Any]) -> list[str]:
         f"{report['scans']} scans of {report['patients']} patients, {report['split']} split;"
         " value and 95 % interval over patients"
     )
-    lines += [f"  {name}: {_told(report, name)}" for name in _OVERALL]
+    lines += [f"  {name}: {_with_interval(report, name)}" for name in _OVERALL]
     for name in report["groups"]:
-        told = ", ".join(f"{what} {_told(report, f'{name} {what}')}" for what in ("AUC", "recall"))
-        lines.append(f"  {name}: precision {_told(report, f'{name} precision')}, {told}")
+        values = ", ".join(
+            f"{what} {_with_interval(report, f'{name} {what}')}" for what in ("AUC", "recall")
+        )
+        lines.append(f"  {name}: precision {_with_interval(report, f'{name} precision')}, {values}")
     if report["calibration"]:
         before = report["calibration"]["before"]["ece"]
         lines.append(f"  expected calibration error before temperature scaling: {before:.3f}")
@@ -88,8 +90,10 @@ def to_lines(report: dict[str, Any]) -> list[str]:
             f" (asked {report['sets']['asked']:g}), mean size {report['sets']['mean_size']:.2f}"
         )
     if report["referral"]:
-        told = ", ".join(f"{n} {_told(report, n)}" for n in _REFERRAL if n in report["figures"])
-        lines.append(f"  referral: {told}")
+        values = ", ".join(
+            f"{n} {_with_interval(report, n)}" for n in _REFERRAL if n in report["figures"]
+        )
+        lines.append(f"  referral: {values}")
     elif report["sets"]:
         lines.append(f"  {NOT_REFERRED}")
     else:
@@ -97,9 +101,9 @@ def to_lines(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def to_html(found: Evaluated, classifier: Classifier) -> str:
+def to_html(evaluated: Evaluated, classifier: Classifier) -> str:
     """One page, pictures and style inside."""
-    report = found.report
+    report = evaluated.report
     data = f"{report['data']}, {report['split']} split"
     sections = ["<h1>Evaluation</h1>"]
     sections += [html.verdict(line, good=False) for line in cautions(report)]
@@ -109,9 +113,9 @@ def to_html(found: Evaluated, classifier: Classifier) -> str:
     sections += ["<h2>Confusion</h2><p>rows: label; columns: prediction</p>", _confusion(report)]
     if report["prevalence"]:
         sections += ["<h2>Precision where classes are as common as stated</h2>", _prevalent(report)]
-    sections += ["<h2>Curves</h2>", html.picture(_curves(found), "png", "ROC and other curves")]
-    sections += _decisions(report, found.task)
-    sections += _mistakes(found, classifier)
+    sections += ["<h2>Curves</h2>", html.picture(_curves(evaluated), "png", "ROC and other curves")]
+    sections += _decisions(report, evaluated.task)
+    sections += _mistakes(evaluated, classifier)
     sections.append(
         f"<p>{RESEARCH_USE}. Run {html.text(report['run'])}, {report['stage']} stage,"
         f" model {report['model']}.</p>"
@@ -132,7 +136,7 @@ def _about(report: dict[str, Any], data: str) -> list[str]:
     ]
 
 
-def _told(report: dict[str, Any], name: str) -> str:
+def _with_interval(report: dict[str, Any], name: str) -> str:
     figure = report["figures"][name]
     if figure["value"] is None:
         return "-"
@@ -143,12 +147,14 @@ def _told(report: dict[str, Any], name: str) -> str:
 
 
 def _figures_table(report: dict[str, Any], names: Sequence[str]) -> str:
-    return html.table(("figure", "value (95 %)"), [(name, _told(report, name)) for name in names])
+    return html.table(
+        ("figure", "value (95 %)"), [(name, _with_interval(report, name)) for name in names]
+    )
 
 
 def _groups_table(report: dict[str, Any]) -> str:
     rows = [
-        (name, *(_told(report, f"{name} {figure}") for figure in _BY_GROUP))
+        (name, *(_with_interval(report, f"{name} {figure}") for figure in _BY_GROUP))
         for name in report["groups"]
     ]
     return html.table(("class", *_BY_GROUP), rows)
@@ -164,8 +170,8 @@ def _prevalent(report: dict[str, Any]) -> str:
         (
             name,
             f"{share:.1%}",
-            _told(report, f"{name} precision there"),
-            _told(report, f"{name} precision"),
+            _with_interval(report, f"{name} precision there"),
+            _with_interval(report, f"{name} precision"),
         )
         for name, share in report["prevalence"].items()
     ]
@@ -241,26 +247,26 @@ def _sets(sets: dict[str, Any]) -> str:
     return f"<p>{html.text(words)}</p>" + html.table(head, rows) + note
 
 
-def _curves(found: Evaluated) -> bytes:
+def _curves(evaluated: Evaluated) -> bytes:
     figure = Figure(figsize=(10, 9), layout="constrained")
     roc, precision, reliable, risk = figure.subplots(2, 2).ravel()
-    for number, group in enumerate(found.groups):
-        own = found.scans.labels == number
+    for number, group in enumerate(evaluated.groups):
+        own = evaluated.scans.labels == number
         if not own.any() or own.all():
             continue
-        colour = found.scans.task.colours[number]
-        false, true, _ = roc_curve(own, found.by_group[:, number])
+        colour = evaluated.scans.task.colours[number]
+        false, true, _ = roc_curve(own, evaluated.by_group[:, number])
         roc.plot(false, true, color=colour, label=group.name)
-        exact, recalled, _ = precision_recall_curve(own, found.by_group[:, number])
+        exact, recalled, _ = precision_recall_curve(own, evaluated.by_group[:, number])
         precision.plot(recalled, exact, color=colour, label=group.name)
     _dress(roc, "ROC", "1 - specificity", "sensitivity")
     _dress(precision, "Precision and recall", "recall", "precision")
-    rows = np.array(reliability_rows(found))
+    rows = np.array(reliability_rows(evaluated))
     reliable.plot([0, 1], [0, 1], color="#c1c1c1", linestyle="--")
     reliable.scatter(rows[:, 0], rows[:, 1], s=10 + 200 * rows[:, 2] / rows[:, 2].sum())
     _dress(reliable, "Reliability (size: scans in the bin)", "confidence", "accuracy")
-    right = (found.by_group.argmax(1) == found.scans.labels).astype(int)
-    coverage, error = risk_coverage(found.by_group.max(1), right)
+    right = (evaluated.by_group.argmax(1) == evaluated.scans.labels).astype(int)
+    coverage, error = risk_coverage(evaluated.by_group.max(1), right)
     risk.plot(coverage, error)
     risk.set(
         title="Error when the least certain are left out",
@@ -271,7 +277,7 @@ def _curves(found: Evaluated) -> bytes:
     for axes in (roc, precision):
         if axes.lines:
             axes.legend(frameon=False)
-    if found.report["synthetic"]:
+    if evaluated.report["synthetic"]:
         figure.suptitle("SYNTHETIC")
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=90)
@@ -282,32 +288,32 @@ def _dress(axes: Axes, title: str, across: str, up: str) -> None:
     axes.set(title=title, xlabel=across, ylabel=up, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
 
 
-def _mistakes(found: Evaluated, classifier: Classifier) -> list[str]:
-    """The most confident mistakes, each under the Grad-CAM of the likeliest class that was said."""
-    said, confidence = found.by_group.argmax(1), found.by_group.max(1)
-    wrong = np.flatnonzero(said != found.scans.labels)
+def _mistakes(evaluated: Evaluated, classifier: Classifier) -> list[str]:
+    """The most confident mistakes, each under the Grad-CAM of the class predicted."""
+    predicted, confidence = evaluated.by_group.argmax(1), evaluated.by_group.max(1)
+    wrong = np.flatnonzero(predicted != evaluated.scans.labels)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
     title = f"<h2>Mistakes ({len(worst)} most confident of {len(wrong)})</h2>"
     if not len(worst):
         return ["<h2>Mistakes</h2><p>none</p>"]
-    source, groups, task = found.scans, found.groups, found.task
+    source, groups, task = evaluated.scans, evaluated.groups, evaluated.task
     if not source.reader.full_size:
         return [title, "<p>no pictures: a training cache has no full-size scans</p>"]
     pictures = []
     for index in worst:
         scan = source.read(int(index))
-        members = members_of(groups[said[index]], task)
+        members = members_of(groups[predicted[index]], task)
         target = task.classes[
-            max(members, key=lambda one, row=index: found.probabilities[row, one])
+            max(members, key=lambda one, row=index: evaluated.probabilities[row, one])
         ]
         pictures.append(overlay(scan, classifier.explain(scan, target).heatmap))
     captions = [
-        f"{groups[found.scans.labels[index]].name} called {groups[said[index]].name}"
+        f"{groups[evaluated.scans.labels[index]].name} called {groups[predicted[index]].name}"
         f" {confidence[index]:.0%}"
         for index in worst
     ]
     names = [source.records[int(index)].path for index in worst]
-    sheet = contact_sheet(pictures, captions, columns=4, synthetic=found.report["synthetic"])
+    sheet = contact_sheet(pictures, captions, columns=4, synthetic=evaluated.report["synthetic"])
     out = io.BytesIO()
     Image.fromarray(sheet).save(out, "JPEG", quality=85)
     listed = [f"{caption}: {name}" for caption, name in zip(captions, names, strict=True)]

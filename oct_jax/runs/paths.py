@@ -1,4 +1,4 @@
-"""Which runs there are, without reading them: no JAX, so that "no trained run" is said at once."""
+"""Which runs there are, without reading them and without JAX, so that errors come at once."""
 
 from __future__ import annotations
 

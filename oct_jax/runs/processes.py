@@ -30,16 +30,16 @@ def join_processes(distributed: str | None) -> None:
         return
     place: dict[str, Any] = {}
     if distributed != "auto":
-        found = _PLACE.fullmatch(distributed)
-        if found is None or int(found["index"]) >= int(found["count"]):
+        match = _PLACE.fullmatch(distributed)
+        if match is None or int(match["index"]) >= int(match["count"]):
             raise UserError(
                 f"distributed={distributed}: must be auto, or HOST:PORT/INDEX/COUNT with INDEX"
                 " from 0 to COUNT - 1"
             )
         place = {
-            "coordinator_address": found["coordinator"],
-            "process_id": int(found["index"]),
-            "num_processes": int(found["count"]),
+            "coordinator_address": match["coordinator"],
+            "process_id": int(match["index"]),
+            "num_processes": int(match["count"]),
         }
     try:
         jax.distributed.initialize(**place)

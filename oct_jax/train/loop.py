@@ -108,7 +108,7 @@ def train(
         `oct_jax.train.loss.Loss`. Validation always scores by cross-entropy.
       augmentation: in place of the random changes of `settings.augment`; see
         `oct_jax.data.augment.Augmentation`.
-      callbacks: are told of steps and epochs, and may end the stage early.
+      callbacks: called at steps and epochs, and may end the stage early.
       checkpoints: None keeps the best variables in memory.
       cache_folder: where features of a frozen backbone are kept; None: a temporary folder.
 
@@ -308,7 +308,7 @@ def _run_epochs(
         earlier = history[:-1]
         if _has_collapsed(metrics, stage) and not any(_has_collapsed(m, stage) for m in earlier):
             _tell(callbacks, _describe_collapse(metrics, stage))
-        # A list: all are told, also where the first already wants to stop.
+        # A list: all are called, also where the first already wants to stop.
         wishes = [callback.on_epoch(metrics) for callback in callbacks]
         if any(wishes):
             break

@@ -124,11 +124,11 @@ def _volume(path: Path, data: Any) -> Volume:
 
 
 def _laterality(data: Any) -> Laterality | None:
-    told = data.get("ImageLaterality") or data.get("Laterality")
-    if not told:
+    side = data.get("ImageLaterality") or data.get("Laterality")
+    if not side:
         anatomy = _shared(data, "FrameAnatomySequence")
-        told = anatomy.get("FrameLaterality") if anatomy is not None else None
-    return "R" if told == "R" else "L" if told == "L" else None
+        side = anatomy.get("FrameLaterality") if anatomy is not None else None
+    return "R" if side == "R" else "L" if side == "L" else None
 
 
 def _measures(data: Any) -> tuple[tuple[float, float] | None, float]:

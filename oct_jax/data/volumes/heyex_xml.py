@@ -218,8 +218,8 @@ def _paths(contexts: list[ElementTree.Element | None], localizer: Localizer | No
 
 
 def _laterality(element: ElementTree.Element) -> Laterality | None:
-    told = _text(element, "Laterality").upper()
-    return "R" if told in ("R", "OD") else "L" if told in ("L", "OS") else None
+    side = _text(element, "Laterality").upper()
+    return "R" if side in ("R", "OD") else "L" if side in ("L", "OS") else None
 
 
 def _device(series: ElementTree.Element) -> str:
