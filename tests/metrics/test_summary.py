@@ -14,8 +14,8 @@ PROBABILITIES = SCORES / SCORES.sum(1, keepdims=True)
 
 
 def test_values_are_those_of_figures_and_intervals_are_over_patients():
-    alone = summarise(PROBABILITIES, LABELS, np.arange(40), resamples=300)
-    grouped = summarise(PROBABILITIES, LABELS, np.arange(40) // 10, resamples=300)
+    alone = summarise(PROBABILITIES, LABELS, np.arange(40), resamples=40)
+    grouped = summarise(PROBABILITIES, LABELS, np.arange(40) // 10, resamples=40)
     expected = figures(PROBABILITIES, LABELS, KERMANY.classes)
     assert {name: alone[name].value for name in expected} == pytest.approx(expected)
     assert (alone.patients, grouped.patients) == (40, 4)
