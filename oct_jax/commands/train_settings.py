@@ -80,12 +80,15 @@ def _with_whole_paths(config: TrainConfig) -> TrainConfig:
 def stage_settings(config: TrainConfig) -> StageSettings:
     """The training loop's settings: `auto` resolved for this machine, this stage, these weights."""
     finetune = config.stage == "finetune"
+    updated = finetune and _updates_statistics(config)
     resolved = {
         "epochs": config.total_epochs,
         "learning_rate": None if config.learning_rate == "auto" else config.learning_rate,
         "least_warmup_steps": 0 if config.protocol == "reference" else LEAST_WARMUP_STEPS,
-        "average_weights": {"on": True, "off": False}.get(config.average_weights, finetune),
-        "update_statistics": finetune and _updates_statistics(config),
+        "average_weights": {"on": True, "off": False}.get(
+            config.average_weights, finetune and not updated
+        ),
+        "update_statistics": updated,
         "cache_features": _caches_features(config),
         "precision": resolve_precision(config.precision, jax.default_backend()),
         "augment": config.augmentation,

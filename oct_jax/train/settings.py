@@ -122,5 +122,6 @@ def finetune(*, epochs: int = 15, **settings: Any) -> StageSettings:
       epochs: passes over the training scans.
       settings: other fields of `StageSettings`, by name.
     """
-    settings = {"average_weights": True} | settings
+    # BatchNorm's updated statistics are of the last weights, not of their mean.
+    settings = {"average_weights": not settings.get("update_statistics", False)} | settings
     return StageSettings(stage="finetune", epochs=epochs, **settings)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oct_jax.train.averaging import POWER, with_average
+from oct_jax.train.settings import finetune, frozen
 
 
 def walked(steps, seed=0, optimizer=None):
@@ -58,3 +59,10 @@ def test_the_updates_are_the_optimizers_own():
         updates, state = adam.update({"moves": jnp.array(grad), "stays": jnp.ones(3)}, state)
         params = optax.apply_updates(params, updates)
     np.testing.assert_allclose(path[-1]["moves"], params["moves"], rtol=1e-6)
+
+
+def test_weights_are_averaged_where_the_statistics_fit_their_mean():
+    assert finetune().average_weights
+    assert not finetune(update_statistics=True).average_weights
+    assert not frozen().average_weights
+    assert finetune(update_statistics=True, average_weights=True).average_weights

@@ -166,7 +166,7 @@ class TrainConfig:
     average_weights: Literal["auto", "on", "off"] = chz.field(
         default="auto",
         doc="end a stage with the mean of its weights over the steps, late ones weighing more;"
-        " auto: on for finetune, off for frozen",
+        " auto: on for finetune with batchnorm=frozen",
     )
     weight_decay: float = chz.field(
         default=1e-4, validator=at_least(0), doc="AdamW's decay of kernels (not of norms, biases)"
