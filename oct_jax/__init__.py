@@ -13,7 +13,7 @@ from oct_jax.types import UserError
 
 if TYPE_CHECKING:
     from oct_jax.adaptation import Adapted, adapt
-    from oct_jax.classifier import Classifier, Explanation, classifier_of
+    from oct_jax.classifier import Classifier, classifier_of
     from oct_jax.data.augment import random_changes
     from oct_jax.data.datasets import open_data
     from oct_jax.data.folder import open_folder
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from oct_jax.data.strengths import Augment
     from oct_jax.decision.fit import fit_on_scans
     from oct_jax.decision.rule import DecisionRule, apply_rule
+    from oct_jax.explain.explanation import Explanation
     from oct_jax.metrics.summary import Estimate, Summary, summarise
     from oct_jax.model.backbones import load_backbone
     from oct_jax.model.inference import Outputs
@@ -81,7 +82,7 @@ _HOMES = {
     "Decision": "oct_jax.prediction",
     "DecisionRule": "oct_jax.decision.rule",
     "Estimate": "oct_jax.metrics.summary",
-    "Explanation": "oct_jax.classifier",
+    "Explanation": "oct_jax.explain.explanation",
     "MobileNetV3Config": "oct_jax.model.mobilenet_v3",
     "ModelConfig": "oct_jax.model.protocol",
     "Outputs": "oct_jax.model.inference",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int32, UInt8
+from jaxtyping import Array, Float, Int32, UInt8
 from PIL import Image
 
 from oct_jax.arrays import AnyArray
@@ -23,12 +23,12 @@ from oct_jax.data.preprocess import (
     Preprocess,
     geometry,
     resize_scan,
-    to_scan_coordinates,
 )
 from oct_jax.data.scans import Scans
 from oct_jax.decision.calibration import softmax
-from oct_jax.decision.rule import DecisionRule, Decisions, decide
-from oct_jax.explain.drawing import overlay
+from oct_jax.decision.predictions import to_predictions
+from oct_jax.decision.rule import DecisionRule
+from oct_jax.explain.explanation import Explanation
 from oct_jax.explain.gradcam import (
     METHODS,
     PREDICTED,
@@ -51,7 +51,7 @@ from oct_jax.model.pooled import PooledModel
 from oct_jax.model.protocol import Model, ModelConfig, Variables, build
 from oct_jax.model_file import ModelFile, read_model, write_model
 from oct_jax.paths import expand_home
-from oct_jax.prediction import Decision, Prediction, prediction_card, scan_pixels
+from oct_jax.prediction import Prediction
 from oct_jax.provenance import NO_PROVENANCE, Provenance
 from oct_jax.task import KERMANY, Task
 from oct_jax.types import UserError
@@ -61,48 +61,6 @@ if TYPE_CHECKING:
 
 # Free in its sizes: a sequence may hold scans of several, so no item may bind them for the others.
 Scan: TypeAlias = str | os.PathLike[str] | Image.Image | UInt8[np.ndarray | Array, "_height _width"]
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Where in a scan the evidence for a class lies.
-
-    Attributes:
-      prediction: what the classifier says of the scan.
-      target: the class that is explained.
-      method: a name of `oct_jax.explain.gradcam.METHODS`.
-      cells: the map as the method gives it, at its feature map's resolution; in [0, 1], its
-        maximum 1, or all 0 where nothing speaks for the class.
-      geometry: which part of the scan the model's input shows.
-      preprocess: from the scan to the model's input.
-      grid: where the positions of `cells` look in the model's input.
-    """
-
-    prediction: Prediction
-    target: str
-    method: Method
-    cells: Float32[np.ndarray, "rows columns"]
-    geometry: Geometry
-    preprocess: Preprocess
-    grid: HeatmapGrid
-
-    @property
-    def scan_shape(self) -> tuple[int, int]:
-        """(height, width) of the scan."""
-        return self.geometry.scan_shape
-
-    @property
-    def heatmap(self) -> Float32[np.ndarray, "height width"]:
-        """The map over the scan, float32 in [0, 1]; bilinear between the positions' places."""
-        return to_scan_coordinates(self.cells, self.grid, self.geometry)
-
-    def _repr_html_(self) -> str:
-        """The heatmap over the scan beside the prediction, for a notebook."""
-        pixels = scan_pixels(self.prediction)
-        same = pixels is not None and pixels.shape == self.scan_shape  # a file may have changed
-        picture = overlay(pixels, self.heatmap) if same else None
-        line = f"evidence for {self.target} ({self.method}), unverified"
-        return prediction_card(self.prediction, picture, [line])
 
 
 @dataclass(frozen=True)
@@ -426,33 +384,3 @@ def _config_of(model: Model) -> ModelConfig:
     if isinstance(model, PooledModel):
         return model  # which is its own config
     raise UserError(f"{type(model).__name__}: only models of a known config are saved as one file")
-
-
-def to_predictions(
-    outputs: Outputs, rule: DecisionRule | None, task: Task = KERMANY
-) -> list[Prediction]:
-    """Predictions from a model's outputs; calibrated and with a decision where there is a rule."""
-    logits = np.asarray(outputs.logits, np.float32)
-    labels = [task.classes[index] for index in logits.argmax(1)]
-    if rule is None:
-        probabilities, decided = softmax(logits), [None] * len(labels)
-    else:
-        decisions = decide(rule, outputs)
-        probabilities = decisions.probabilities
-        decided = _decisions(decisions, task, adapted="adapted" in rule.fitted_on)
-    rows = zip(labels, probabilities.astype(np.float32), logits, decided, strict=True)
-    return [Prediction(*row, task) for row in rows]
-
-
-def _decisions(decisions: Decisions, task: Task, *, adapted: bool) -> list[Decision]:
-    columns = (decisions.referrals, decisions.sets, decisions.outlier_scores, decisions.no_retina)
-    return [
-        Decision(
-            referral,
-            tuple(name for name, member in zip(task.classes, members, strict=True) if member),
-            None if np.isnan(score) else float(score),
-            bool(no_retina),
-            adapted,
-        )
-        for referral, members, score, no_retina in zip(*columns, strict=True)
-    ]

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from oct_jax.arrays import ScanArray
-from oct_jax.classifier import Classifier, Explanation, to_predictions
+from oct_jax.classifier import Classifier
 from oct_jax.data.manifest import Record
 from oct_jax.data.preprocess import geometry, resize_scan, to_scan_coordinates
 from oct_jax.data.readers import UnreadableScan, map_threads
@@ -36,8 +36,10 @@ from oct_jax.decision.eye import (
     refer_uncalibrated,
     weights_of,
 )
+from oct_jax.decision.predictions import to_predictions
 from oct_jax.decision.referral import NOT_REFERRED
 from oct_jax.decision.rule import COVERAGE, SENSITIVITY, DecisionRule, decide, fit_rule
+from oct_jax.explain.explanation import Explanation
 from oct_jax.explain.gradcam import Method, make_explain
 from oct_jax.model.inference import BATCH_SIZES, Outputs, first_rows, join_rows, pad_batch
 from oct_jax.model.protocol import Model

@@ -30,7 +30,7 @@ class Augment:
     flip: float = _strength(0.5, 1, "probability of a horizontal flip (left and right eye)")
     rotation: float = _strength(6.0, 180, "largest rotation either way, degrees")
     shear: float = _strength(0.12, 1, "largest tilt either way, rows a column")
-    axial: float = _strength(0.2, 1, "largest |log scale| along the depth")
+    axial: float = _strength(0.2, 1, "largest logarithm of the scale along the depth, either way")
     squeeze: float = _strength(0.43, 2, "largest fall of the log scale along the width")
     stretch: float = _strength(0.22, 2, "largest rise of the log scale along the width")
     shift: float = _strength(
@@ -44,7 +44,7 @@ class Augment:
     grain: float = _strength(0.85, 1, "probability of the speckle and noise of few averaged frames")
     black: float = _strength(60.0, 120, "highest grey that is displayed as black")
     white: float = _strength(55.0, 120, "farthest below 255 of the grey displayed as white")
-    gamma: float = _strength(0.25, 3, "largest |log gamma|")
+    gamma: float = _strength(0.25, 3, "largest logarithm of gamma, either way")
     jpeg: float = _strength(0.3, 1, "probability of JPEG compression")
     crop: float = _strength(0.35, 1, "probability of a picture cropped in height")
     wedge: float = _strength(0.15, 1, "probability of a dark wedge at the top")

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from oct_jax.classifier import Classifier, Explanation
+from oct_jax.classifier import Classifier
 from oct_jax.data.preprocess import HeatmapGrid, to_input_coordinates
 from oct_jax.decision.calibration import softmax
+from oct_jax.explain.explanation import Explanation
 from oct_jax.explain.faithfulness import (
     random_cells,
     remove_by_blur,

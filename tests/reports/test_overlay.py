@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oct_jax.classifier import Explanation, to_predictions
 from oct_jax.data.preprocess import HeatmapGrid, Preprocess, geometry
+from oct_jax.decision.predictions import to_predictions
+from oct_jax.explain.explanation import Explanation
 from oct_jax.model.inference import Outputs
 from oct_jax.prediction import Decision
 from oct_jax.reports.overlay import advice, certainty, overlay, page
