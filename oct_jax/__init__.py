@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from oct_jax.data.strengths import Augment
     from oct_jax.decision.fit import fit_on_scans
     from oct_jax.decision.rule import DecisionRule, apply_rule
-    from oct_jax.explain.explanation import Explanation
+    from oct_jax.explanation import Explanation
     from oct_jax.metrics.summary import Estimate, Summary, summarise
     from oct_jax.model.backbones import load_backbone
     from oct_jax.model.inference import Outputs
@@ -82,7 +82,7 @@ _HOMES = {
     "Decision": "oct_jax.prediction",
     "DecisionRule": "oct_jax.decision.rule",
     "Estimate": "oct_jax.metrics.summary",
-    "Explanation": "oct_jax.explain.explanation",
+    "Explanation": "oct_jax.explanation",
     "MobileNetV3Config": "oct_jax.model.mobilenet_v3",
     "ModelConfig": "oct_jax.model.protocol",
     "Outputs": "oct_jax.model.inference",

@@ -26,9 +26,7 @@ from oct_jax.data.preprocess import (
 )
 from oct_jax.data.scans import Scans
 from oct_jax.decision.calibration import softmax
-from oct_jax.decision.predictions import to_predictions
 from oct_jax.decision.rule import DecisionRule
-from oct_jax.explain.explanation import Explanation
 from oct_jax.explain.gradcam import (
     METHODS,
     PREDICTED,
@@ -36,6 +34,7 @@ from oct_jax.explain.gradcam import (
     explain_all,
     make_explain,
 )
+from oct_jax.explanation import Explanation
 from oct_jax.model.fold import fold
 from oct_jax.model.grid import measure_grid
 from oct_jax.model.inference import (
@@ -51,7 +50,7 @@ from oct_jax.model.pooled import PooledModel
 from oct_jax.model.protocol import Model, ModelConfig, Variables, build
 from oct_jax.model_file import ModelFile, read_model, write_model
 from oct_jax.paths import expand_home
-from oct_jax.prediction import Prediction
+from oct_jax.prediction import Prediction, to_predictions
 from oct_jax.provenance import NO_PROVENANCE, Provenance
 from oct_jax.task import KERMANY, Task
 from oct_jax.types import UserError
@@ -128,6 +127,10 @@ class Classifier:
 
         Maps that are averaged with those of the mirrored scan lie symmetrically about the centre:
         a network does not look symmetrically, but its map and the mirrored one do.
+
+        Args:
+          method: a name of `oct_jax.explain.gradcam.METHODS`.
+          flip: whether maps are averaged with those of the mirrored scan.
         """
         grid, size = self.grid, self.preprocess.size
         columns = self.model.features_shape(size, size)[1]

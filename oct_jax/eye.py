@@ -36,14 +36,13 @@ from oct_jax.decision.eye import (
     refer_uncalibrated,
     weights_of,
 )
-from oct_jax.decision.predictions import to_predictions
 from oct_jax.decision.referral import NOT_REFERRED
 from oct_jax.decision.rule import COVERAGE, SENSITIVITY, DecisionRule, decide, fit_rule
-from oct_jax.explain.explanation import Explanation
 from oct_jax.explain.gradcam import Method, make_explain
+from oct_jax.explanation import Explanation
 from oct_jax.model.inference import BATCH_SIZES, Outputs, first_rows, join_rows, pad_batch
 from oct_jax.model.protocol import Model
-from oct_jax.prediction import Prediction
+from oct_jax.prediction import Prediction, to_predictions
 from oct_jax.task import Task
 from oct_jax.types import Referral
 

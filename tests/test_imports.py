@@ -24,6 +24,7 @@ LIBRARY = (
     "metrics",
     "explain",
     "prediction",
+    "explanation",
     "model_file",
     "transfer",
     "classifier",

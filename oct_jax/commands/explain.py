@@ -19,7 +19,7 @@ from oct_jax.commands.scan_files import SUFFIX, Task, Tasks
 from oct_jax.commands.settings import ExplainConfig
 from oct_jax.data.preprocess import resize_scan, to_input_coordinates
 from oct_jax.data.readers import UnreadableScan, map_threads, read_scan
-from oct_jax.explain.explanation import Explanation
+from oct_jax.explanation import Explanation
 from oct_jax.files import write_atomic, write_json
 from oct_jax.model.inference import batch_slices
 from oct_jax.prediction import SYNTHETIC_MODEL

@@ -9,13 +9,13 @@ import numpy as np
 from oct_jax.classifier import Classifier
 from oct_jax.data.preprocess import HeatmapGrid, to_input_coordinates
 from oct_jax.decision.calibration import softmax
-from oct_jax.explain.explanation import Explanation
 from oct_jax.explain.faithfulness import (
     random_cells,
     remove_by_blur,
     top_share,
 )
 from oct_jax.explain.gradcam import explain_all, make_explain
+from oct_jax.explanation import Explanation
 from oct_jax.model.inference import batch_slices
 
 EMPTY = "empty map: nothing in this scan speaks for the class"

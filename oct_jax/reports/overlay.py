@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from oct_jax.arrays import ScanArray
 from oct_jax.explain.drawing import Picture, encode_png, overlay
-from oct_jax.explain.explanation import Explanation
+from oct_jax.explanation import Explanation
 from oct_jax.prediction import RESEARCH_USE, Prediction, advice, certainty
 
 __all__ = ["RESEARCH_USE", "advice", "certainty", "encode_png", "overlay", "page"]

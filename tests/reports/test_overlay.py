@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oct_jax.data.preprocess import HeatmapGrid, Preprocess, geometry
-from oct_jax.decision.predictions import to_predictions
-from oct_jax.explain.explanation import Explanation
+from oct_jax.explanation import Explanation
 from oct_jax.model.inference import Outputs
-from oct_jax.prediction import Decision
+from oct_jax.prediction import Decision, to_predictions
 from oct_jax.reports.overlay import advice, certainty, overlay, page
 
 GRID = HeatmapGrid(16.0, 16.0, 10.0, 3.0)
