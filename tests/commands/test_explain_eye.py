@@ -99,7 +99,7 @@ def test_missing_bscans_are_named_on_the_page(run, tmp_path, monkeypatch, capsys
     page = (folder / "eye.explained.html").read_text()
     for text in (told, page):
         assert "1 of 7 B-scans are missing from the export: 2" in text
-        assert "B-scan 6: damaged or truncated" in text
+        assert "B-scan 6: not a JPEG, PNG, TIFF or BMP image" in text
 
 
 def test_nothing_that_is_written_or_printed_names_the_patient(run, tmp_path, monkeypatch, capsys):

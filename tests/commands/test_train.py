@@ -280,7 +280,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_training_goes_on_once_there_i
     disks.fill(small_disk, free=size)
     error = disk_error(*words, "checkpoint_steps=4", cwd=small_disk)
     assert "No space left on device" in error
-    assert f"{unbroken}" in error
+    assert "runs/default/finetune" in error
     after = disks.contents(small_disk)
     assert before.items() <= after.items()
     assert any(name.startswith("runs/default/finetune/last/") for name in after)
