@@ -21,7 +21,7 @@ def adapt(config: AdaptConfig, scans: Sequence[Path], console: Console) -> None:
     Unreadable files are named and left out.
 
     Raises:
-      UserError: no model, too few scans, or a file that is there already and is another model's.
+      UserError: no model, too few scans, or `out` is there already.
     """
     out = Path(expand_home(config.out))
     if out.exists():
@@ -36,7 +36,7 @@ def adapt(config: AdaptConfig, scans: Sequence[Path], console: Console) -> None:
             readable.append(read_scan(path))
         except UnreadableScan as error:
             console.print(f"skipped: {error}", markup=False)
-    adapted = adapt_classifier(classifier, readable, source=str(Path(config.data).name))
+    adapted = adapt_classifier(classifier, readable, source=Path(config.data).name)
     adapted.classifier.save(out)
     shares = ", ".join(f"{name} {share:.0%}" for name, share in adapted.priors.items())
     console.print(

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from oct_jax.arrays import SameArray, namespace_of, widest
-from oct_jax.decision.conformal import Patients
+from oct_jax.decision.conformal import Patients, patient_ids
 
 Logits = Float[SameArray, "scans classes"]
 Probabilities = Float[SameArray, "scans classes"]
@@ -55,8 +55,8 @@ def fit_temperature(logits: Logits, labels: Labels, patients: Patients | None = 
     from scipy.optimize import minimize_scalar  # slow to import, and only fitting needs it
 
     scans, classes = logits.shape
-    patient_of = np.arange(scans) if patients is None else patients
-    _, place, counts = np.unique(patient_of, return_inverse=True, return_counts=True)
+    ids = patient_ids(patients, scans)
+    _, place, counts = np.unique(ids, return_inverse=True, return_counts=True)
     weights = 1 / counts[place]
     known = len(counts)
     targets = (known * np.eye(classes)[labels] + 1 / classes) / (known + 1)

@@ -21,6 +21,11 @@ Patients = Sequence[str] | np.ndarray
 """Of each scan, an id of its patient."""
 
 
+def patient_ids(patients: Patients | None, scans: int) -> np.ndarray:
+    """An id of the patient of each scan; without any, every scan is of a patient of its own."""
+    return np.arange(scans) if patients is None else np.asarray(patients)
+
+
 def patient_threshold(
     scores: Float[np.ndarray, "scans"], patients: Patients, share: float
 ) -> float | None:
@@ -66,7 +71,7 @@ def set_thresholds(
       coverage: asked for, in (0, 1).
       patients: of each scan; without them every scan counts as a patient of its own.
     """
-    patient_of = np.arange(len(labels)) if patients is None else np.asarray(patients)
+    patient_of = patient_ids(patients, len(labels))
     thresholds = np.zeros(probabilities.shape[1])
     for label in range(len(thresholds)):
         own = labels == label

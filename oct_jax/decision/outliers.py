@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from oct_jax.arrays import SameArray, ScanBatch, namespace_of, widest
-from oct_jax.decision.conformal import Patients, patient_threshold
+from oct_jax.decision.conformal import Patients, patient_ids, patient_threshold
 
 DIRECTIONS = 32
 """At most; fewer where there are few training scans."""
@@ -98,8 +98,7 @@ def outlier_threshold(
     Returns:
       The `patient_threshold`; the largest distance where the patients are too few for the rate.
     """
-    patient_of = np.arange(len(distances)) if patients is None else patients
-    threshold = patient_threshold(-distances, patient_of, 1 - rate)
+    threshold = patient_threshold(-distances, patient_ids(patients, len(distances)), 1 - rate)
     return float(distances.max()) if threshold is None else -threshold
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int8
 
 from oct_jax.arrays import SameArray, namespace_of
-from oct_jax.decision.conformal import Patients, patient_threshold
+from oct_jax.decision.conformal import Patients, patient_ids, patient_threshold
 from oct_jax.task import Task
 from oct_jax.types import Referral
 
@@ -56,7 +56,7 @@ def urgent_threshold(
     urgent = np.array(task.urgent)[labels]
     if not urgent.any():
         return 0.0
-    patient_of = np.arange(len(labels)) if patients is None else np.asarray(patients)
+    patient_of = patient_ids(patients, len(labels))
     threshold = patient_threshold(scores[urgent], patient_of[urgent], sensitivity)
     return float(scores[urgent].min()) if threshold is None else threshold
 
