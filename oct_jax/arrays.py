@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,6 +22,12 @@ LabelBatch: TypeAlias = Int32[np.ndarray, "batch"]
 Images: TypeAlias = Float[Array, "batch _height _width _channels"]
 FeatureMap: TypeAlias = Float[Array, "batch _rows _columns _features"]
 Logits: TypeAlias = Float[Array, "batch classes"]
+# A random change to a training scan: from a grey image, 0 to 255, of twice the side of the model's
+# input, and a generator, to an image of the same shape and dtype. Pure: decided by the two alone,
+# and safe to call from many threads.
+Augmentation: TypeAlias = Callable[
+    [UInt8[np.ndarray, "rows columns"], np.random.Generator], UInt8[np.ndarray, "rows columns"]
+]
 
 
 def namespace_of(array: AnyArray) -> Any:

@@ -243,7 +243,7 @@ def _fit_rule(stage: Stage, model: Model, folded: Variables, console: Console) -
         stage.run.preprocess,
         train=stage.scans.select("train"),
         calibration=calibration,
-        augment=stage.settings.augment,
+        augment=augmentation_of(stage.config) or stage.settings.augment,
         data=stage.config.data,
         threads=stage.settings.threads,
         task=stage.run.task,

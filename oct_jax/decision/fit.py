@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from oct_jax.arrays import Augmentation
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.scans import Scans
 from oct_jax.data.strengths import Augment
@@ -48,7 +49,7 @@ def fit_on_scans(
     *,
     train: Scans,
     calibration: Scans,
-    augment: Augment = _DEFAULT_AUGMENT,
+    augment: Augment | Augmentation = _DEFAULT_AUGMENT,
     data: str = "",
     threads: int = 4,
     task: Task = KERMANY,
@@ -65,7 +66,7 @@ def fit_on_scans(
       preprocess: how scans are resized and normalised.
       train: what the outlier model is fitted to.
       calibration: what everything else is fitted to; at least one scan.
-      augment: strengths of the calibration scans' augmentation.
+      augment: strengths of the calibration scans' augmentation, or a function in its place.
       data: the name of the data, to be written down.
       threads: that read scans.
       task: that the classes are of.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from oct_jax.arrays import AnyArray, ScanBatch
+from oct_jax.arrays import AnyArray, Augmentation, ScanBatch
 from oct_jax.data.preprocess import Preprocess, normalise
 from oct_jax.data.scans import Scans
 from oct_jax.data.strengths import Augment
@@ -122,7 +122,7 @@ def predict_views(
     variables: Variables,
     source: Scans,
     preprocess: Preprocess,
-    augment: Augment,
+    augment: Augment | Augmentation,
     *,
     views: int,
     threads: int,
@@ -135,7 +135,7 @@ def predict_views(
       variables: its variables.
       source: at least one scan.
       preprocess: how scans are resized and normalised.
-      augment: strengths of the augmentation.
+      augment: strengths of the augmentation, or a function in its place.
       views: of every scan.
       threads: that read and resize scans.
       seed: of the augmentation.

@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
+from oct_jax.commands.parsing import parse
+from oct_jax.commands.settings.data import PrepareConfig
 from oct_jax.data import prepare as prepare_module
 from oct_jax.data.archive import unpack
 from oct_jax.data.prepare import prepare
@@ -214,6 +216,13 @@ def test_a_mistake_is_one_line(monkeypatch, scans, tmp_path, settings, line):
         prepare(**({"root": "scans", "out": "out"} | settings))
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("words", ["size=128", "resize=squash"])
+def test_what_only_a_cache_has_is_refused_without_one(words):
+    with pytest.raises(UserError, match=f"{words}: records hold scans as they are; add cache=true"):
+        parse(PrepareConfig, ["root=scans", "out=out", words], {})
+    parse(PrepareConfig, ["root=scans", "out=out", words, "cache=true"], {})
 
 
 def test_bad_scans_are_refused_or_recorded(scans, tmp_path):

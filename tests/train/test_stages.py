@@ -14,6 +14,7 @@ from toy_model import ToyConfig
 from oct_jax.data.preprocess import Preprocess
 from oct_jax.data.scans import from_arrays
 from oct_jax.data.strengths import Augment
+from oct_jax.model.inference import predict_views
 from oct_jax.model.protocol import Variables
 from oct_jax.train import precision
 from oct_jax.train.callbacks import Callback
@@ -222,6 +223,16 @@ def blank(image, rng):
 def test_an_augmentation_of_ones_own_takes_the_place_of_the_built_in_one(stage):
     _, result, _ = train_toy(stage(epochs=6, learning_rate=0.05, **SMALL), augmentation=blank)
     assert result.history[-1].accuracy < 0.5  # all scans are black: nothing to learn
+
+
+def test_views_of_calibration_scans_take_an_augmentation_of_ones_own():
+    config = ToyConfig()
+    outputs = predict_views(
+        config.build(), config.build().init(0), scans(8), PREPROCESS, blank, views=2, threads=1
+    )
+    logits = np.asarray(outputs.logits)
+    assert logits.shape == (16, 4)
+    np.testing.assert_array_equal(logits, np.broadcast_to(logits[0], logits.shape))
 
 
 def test_an_augmentation_that_changes_the_shape_or_dtype_is_refused():

@@ -7,7 +7,7 @@ from typing import Literal
 import chz
 
 from oct_jax.commands.fields import MAX_SEED, between, not_empty
-from oct_jax.types import Resize
+from oct_jax.types import Resize, UserError
 
 
 @chz.chz
@@ -64,3 +64,15 @@ class PrepareConfig:
         default=224, validator=between(32, 2048), doc="side of the cached scans, pixels"
     )
     resize: Resize = chz.field(default="retina", doc="how the cached scans are made square")
+
+    @chz.validate
+    def _only_a_cache_has_a_size(self) -> None:
+        if self.cache:
+            return
+        for name, default in (("size", 224), ("resize", "retina")):
+            value = getattr(self, name)
+            if value != default:
+                raise UserError(
+                    f"{name}={value}: records hold scans as they are; add cache=true, or leave"
+                    f" {name} out"
+                )

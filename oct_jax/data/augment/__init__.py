@@ -15,13 +15,11 @@ split even a small warp: a loader that already runs one image per thread should 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from oct_jax.arrays import Augmentation
 from oct_jax.data.augment.export import crop_height, dark_wedge, jpeg
 from oct_jax.data.augment.geometry import horizontal_flip, warp
 from oct_jax.data.augment.signal import blur, grain, shade
@@ -48,14 +46,6 @@ __all__ = [
 
 FINE = 2
 """Side of the image that `augment` is given, over that of the model's input."""
-
-
-Augmentation: TypeAlias = Callable[
-    [UInt8[np.ndarray, "rows columns"], np.random.Generator], UInt8[np.ndarray, "rows columns"]
-]
-"""A random change to a training scan: from a grey uint8 image, 0 to 255, of `FINE` times the side
-of the model's input, and a generator, to an image of the same shape and dtype. Pure: decided by the
-two alone, and safe to call from many threads."""
 
 
 def augment(
