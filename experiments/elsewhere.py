@@ -96,6 +96,7 @@ ARMS = {
     "no-blur": without("blur"),
     "no-shade": without("shade"),
     "no-display": without("black", "white", "gamma"),
+    "gamma-0.6": Arm(augment={"gamma": 0.6}),
     "no-export": without("jpeg", "crop", "wedge"),
     "half": Arm(augment={"amount": 0.5}),
     "rate-1e-4": Arm(settings={"learning_rate": 1e-4}),
@@ -222,7 +223,11 @@ def sharpness_aware(
     """AdamW whose every second step climbs to the sharpest point within the radius."""
     schedule = learning_rate_schedule(settings, steps_per_epoch)
     climb = optax.chain(optax.contrib.normalize(), optax.sgd(radius))
-    return sam(make_optimizer(settings, schedule), climb, sync_period=2)
+    aware = sam(make_optimizer(settings, schedule), climb, sync_period=2)
+    # Wrapped, because optax hands it the loss, which it does not take.
+    return optax.GradientTransformation(
+        aware.init, lambda updates, state, params=None: aware.update(updates, state, params)
+    )
 
 
 def foreign_scans(root: Path) -> dict[str, Scans]:
