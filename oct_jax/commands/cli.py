@@ -12,7 +12,7 @@ from pathlib import Path
 
 from oct_jax.commands.entry import make_console
 from oct_jax.commands.parsing import HelpRequested, parse, refuse_control_characters
-from oct_jax.commands.scan_files import find_tasks
+from oct_jax.commands.scan_files import find_jobs
 from oct_jax.commands.settings import (
     AdaptConfig,
     AuditConfig,
@@ -56,10 +56,10 @@ def evaluate(words: list[str]) -> None:
     """Evaluates a run; `recalibrate` fits its decision rule to other scans, `adapt` the model."""
     if words[:1] == ["adapt"]:
         adaptation = parse(AdaptConfig, words[1:], {})
-        scans = find_tasks([adaptation.data], None)
+        jobs = find_jobs([adaptation.data], None)
         from oct_jax.commands.adapt import adapt
 
-        adapt(adaptation, [task.scan for task in scans.tasks], make_console())
+        adapt(adaptation, [job.scan for job in jobs.scans], make_console())
     elif words[:1] == ["recalibrate"]:
         recalibration = parse(RecalibrateConfig, words[1:], {})
         source = find_source(recalibration.run, recalibration.model)
@@ -93,13 +93,13 @@ def explain(words: list[str]) -> None:
     scans = [word for word in words if "=" not in word and not word.startswith("-")]
     config = parse(ExplainConfig, [word for word in words if word not in scans], {})
     _check_scans(scans)
-    tasks = find_tasks(scans, None if config.out is None else Path(config.out).expanduser())
+    jobs = find_jobs(scans, None if config.out is None else Path(config.out).expanduser())
     source = find_source(config.run, config.model)
     if config.target is not None and source.run is not None:
         _check_target(config.target, source.run)
     from oct_jax.commands.explain import explain
 
-    explain(tasks, source, config, make_console())
+    explain(jobs, source, config, make_console())
 
 
 def export(words: list[str]) -> None:
