@@ -29,7 +29,11 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "evaluate", "evaluate recalibrate", "explain", "export", "data audit"]
+    "command",
+    [
+        *("train", "evaluate", "evaluate recalibrate", "evaluate compare", "benchmark", "explain"),
+        *("export", "data audit"),
+    ],
 )
 @pytest.mark.parametrize(("argument", "code"), [("nosuch=1", 2), ("--help", 0)])
 def test_a_wrong_argument_and_help_import_nothing_heavy(command, argument, code):
