@@ -20,7 +20,7 @@ class BenchmarkConfig:
 
     protocol: Literal[
         "by_patient", "official_clean", "octmnist", "octdl", "neh", "srinivasan", "octid"
-    ] = chz.field(doc="which data and which splits; see docs/benchmark.md")
+    ] = chz.field(doc="which data and which splits; see docs/how-to/benchmark.md")
     data: str = chz.field(validator=not_empty, doc="the folder (octmnist: or file) of the release")
     weights: str = chz.field(
         default="timm",
