@@ -14,6 +14,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,13 @@ _FREE_ON_RESUME = ("out", "resamples")
 class Log(Callback):
     """Prints a row for each epoch, and every message."""
 
-    def __init__(self, console: Console, fold: str) -> None:
-        self._console, self._fold = console, fold
+    def __init__(self, console: Console, name: str) -> None:
+        self._console, self._name = console, name
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
         """One epoch, one line."""
         self._console.print(
-            f"{self._fold} epoch {metrics.epoch}: loss {metrics.loss:.4f},"
+            f"{self._name} epoch {metrics.epoch}: loss {metrics.loss:.4f},"
             f" validation accuracy {metrics.val_accuracy:.4f}"
         )
 
@@ -72,7 +73,8 @@ def benchmark(
     stages = [read_stage(stage, values[stage], seed=config.seed) for stage in STAGES]
     out = Path(config.out or f"runs/benchmark-{protocol.name}")
     with exclusive(out):
-        _check_settings(out / "settings.json", config, stages)
+        asked = _settings(config, stages)
+        _check_settings(out / "settings.json", asked)
         folds = protocol.open_folds(Path(config.data))
         digest = splits_digest(folds)
         for line in _describe(protocol, folds, digest):
@@ -86,13 +88,14 @@ def benchmark(
             width=config.width,
         )
         preprocess = start.preprocess(size=config.image_size, resize=config.resize)
+        write_json(out / "settings.json", asked)
         rows = []
         for number, scans in enumerate(folds):
             folder = out / f"fold{number}"
             folder.mkdir(exist_ok=True)
             write_manifest(scans.records, folder / "manifest.csv")
             fold = Fold(scans, start, preprocess)
-            answers = train_fold(fold, stages, folder, [Log(console, folder.name)])
+            answers = train_fold(fold, stages, folder, partial(_logs, console, folder.name))
             rows.append(answers | {"seed": config.seed, "fold": number})
             console.print(f"{folder.name}: accuracy {fold_accuracy(rows[-1]):.4f}")
         about = {
@@ -102,7 +105,7 @@ def benchmark(
             "task": protocol.task.name,
             "patients_are_known": has_patients(folds[0]),
             "models": [str(row["model"]) for row in rows],
-            "settings": _settings(config, stages),
+            "settings": asked,
             "made_by": provenance({}, start.source, config.seed),
             "published": [asdict(row) for row in published_beside(protocol.name)],
         }
@@ -166,6 +169,10 @@ def predictions_csv(rows: Sequence[Mapping[str, Any]], task: Task) -> bytes:
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
+def _logs(console: Console, fold: str, stage: str) -> list[Log]:
+    return [Log(console, f"{fold} {stage}")]
+
+
 def _settings(config: BenchmarkConfig, stages: Sequence[StageSettings]) -> dict[str, Any]:
     """All that decides the figures, as JSON values."""
     own = {name: value for name, value in flatten(config).items() if name not in _FREE_ON_RESUME}
@@ -173,19 +180,17 @@ def _settings(config: BenchmarkConfig, stages: Sequence[StageSettings]) -> dict[
     return own | {stage.stage: asdict(stage) for stage in stages}
 
 
-def _check_settings(path: Path, config: BenchmarkConfig, stages: Sequence[StageSettings]) -> None:
-    """Keeps the settings of a new folder, and refuses others in one that was begun."""
-    asked = _settings(config, stages)
-    if path.exists():
-        stored = read_json(path, dict[str, Any], remedy="choose another out=")
-        differing = [name for name in asked if stored.get(name) != asked[name]]
-        if differing:
-            raise UserError(
-                f"{path.parent} was begun with other settings ({', '.join(differing)}): give the"
-                " same to resume, or another out="
-            )
+def _check_settings(path: Path, asked: Mapping[str, Any]) -> None:
+    """Refuses other settings than those that a folder was begun with."""
+    if not path.exists():
         return
-    write_json(path, asked)
+    stored = read_json(path, dict[str, Any], remedy="choose another out=")
+    differing = [name for name in asked if stored.get(name) != asked[name]]
+    if differing:
+        raise UserError(
+            f"{path.parent} was begun with other settings ({', '.join(differing)}): give the same"
+            " to resume, or another out="
+        )
 
 
 def _describe(protocol: Protocol, folds: Sequence[Scans], digest: str) -> list[str]:

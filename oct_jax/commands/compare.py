@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,17 +16,15 @@ import numpy as np
 from rich.console import Console
 
 from oct_jax.classifier import Classifier
+from oct_jax.commands.compare_files import Compared, of_file, on_lines, without_rule
 from oct_jax.commands.evaluate import outputs_of
 from oct_jax.commands.settings import CompareConfig
-from oct_jax.data.kermany import OWN_GROUP
-from oct_jax.data.manifest import summarize
 from oct_jax.data.scans import Scans
 from oct_jax.decision.calibration import softmax
 from oct_jax.decision.referral import urgency
 from oct_jax.decision.rule import decide
 from oct_jax.files import json_text, write_together
 from oct_jax.metrics.comparison import Answers, compare
-from oct_jax.metrics.groups import Group
 from oct_jax.provenance import Provenance
 from oct_jax.reports.comparison_page import to_html
 from oct_jax.reports.comparison_words import in_words, to_lines
@@ -36,7 +33,6 @@ from oct_jax.runs.prediction_file import PredictionFile, read_prediction_file
 from oct_jax.runs.scans import (
     Selection,
     find_overlap,
-    parse_groups,
     refuse_overlap,
     select_for_model,
     select_scans,
@@ -47,30 +43,6 @@ from oct_jax.task import Task, named_task
 from oct_jax.types import UserError
 
 Side: TypeAlias = ModelSource | Path
-BY_CLASS = "the most probable class is an urgent one"
-
-
-@dataclass(frozen=True)
-class _Compared:
-    """What two sides answer for.
-
-    Attributes:
-      labels: indices into `groups`.
-      patients: of each scan.
-      groups: what the labels stand for.
-      data: its name, for reports.
-      split: which part of the data.
-      lines: what a person should know first.
-      about: JSON values for the report.
-    """
-
-    labels: np.ndarray
-    patients: tuple[str, ...]
-    groups: tuple[Group, ...]
-    data: str
-    split: str
-    lines: tuple[str, ...]
-    about: dict[str, Any]
 
 
 def compare_sides(
@@ -87,11 +59,11 @@ def compare_sides(
     files = [read_prediction_file(s, task) if isinstance(s, Path) else None for s in sides]
     out = Path(config.out) if config.out else _folder_for(sides, config)
     check_claimable(out)
-    if any(classifiers):
+    if config.data is not None or any(classifiers):
         compared, answers = _on_scans(config, sides, classifiers, files, task)
     else:
         first, second = (file for file in files if file is not None)
-        compared, answers = _on_lines(config, first, second, task)
+        compared, answers = on_lines(config, first, second, task)
     for line in compared.lines:
         console.print(line)
     report = compare(
@@ -135,7 +107,7 @@ def _on_scans(
     classifiers: Sequence[Classifier | None],
     files: Sequence[PredictionFile | None],
     task: Task,
-) -> tuple[_Compared, list[Answers]]:
+) -> tuple[Compared, list[Answers]]:
     """Answers to scans in a folder, or to a run's own."""
     selection = _select(config, sides, task)
     scans, lines = selection.scans, list(selection.scans.lines)
@@ -157,12 +129,12 @@ def _on_scans(
     ]
     about["synthetic"] = any(c.synthetic for c in classifiers if c is not None)
     answers = [
-        _of_file(file, file.rows_of(scans.records), task)
+        of_file(file, file.rows_of(scans.records), task)
         if file is not None
         else _of_model(side, classifier, scans, config.threads)
         for side, classifier, file in zip(sides, classifiers, files, strict=True)
     ]
-    compared = _Compared(
+    compared = Compared(
         scans.labels,
         scans.patients,
         selection.groups,
@@ -209,7 +181,7 @@ def _of_model(side: Side, classifier: Classifier | None, scans: Scans, threads: 
     assert classifier is not None, "a model or a file"
     outputs, rule = outputs_of(classifier, scans, threads), classifier.rule
     if rule is None:
-        return _without_rule(_name(side), softmax(np.asarray(outputs.logits)), classifier.task)
+        return without_rule(_name(side), softmax(np.asarray(outputs.logits)), classifier.task)
     decisions = decide(rule, outputs)
     called = urgency(decisions.probabilities, rule.task) >= rule.urgent_threshold
     deferred = np.array([referral == "defer" for referral in decisions.referrals])
@@ -220,79 +192,6 @@ def _of_model(side: Side, classifier: Classifier | None, scans: Scans, threads: 
         f"its probability of the urgent classes is {rule.urgent_threshold:.3f} or more",
         deferred if rule.task.refers else None,
     )
-
-
-def _of_file(file: PredictionFile, rows: Sequence[int], task: Task) -> Answers:
-    answers = _without_rule(file.name, file.probabilities[rows], task)
-    return replace(answers, deferred=None if file.deferred is None else file.deferred[rows])
-
-
-def _without_rule(name: str, probabilities: np.ndarray, task: Task) -> Answers:
-    called = np.array(task.urgent)[probabilities.argmax(1)]
-    return Answers(name, probabilities, called, BY_CLASS)
-
-
-def _on_lines(
-    config: CompareConfig, first: PredictionFile, second: PredictionFile, task: Task
-) -> tuple[_Compared, list[Answers]]:
-    """Answers in two files, whose own labels and patients count."""
-    groups = parse_groups(config.labels, task)
-    names = {group.name.casefold(): number for number, group in enumerate(groups)}
-    members = [(name, number) for number, group in enumerate(groups) for name in group.classes]
-    names |= {name.casefold(): number for name, number in members if name.casefold() not in names}
-    if first.labels is None or first.patients is None:
-        lacking = "label" if first.labels is None else "patient"
-        raise UserError(
-            f"{first.name}: has no column {lacking}; without data=FOLDER the first file must tell"
-            " the label and the patient of each scan"
-        )
-    if len(first.files) != len(second.files) or {*first.files} != {*second.files}:
-        only = sorted({*first.files} ^ {*second.files})
-        raise UserError(
-            f"{first.name} and {second.name} are not of the same scans: {len(only)} are in one of"
-            f" them alone: {summarize(only)}"
-        )
-    row_of = {file: row for row, file in enumerate(second.files)}
-    rows = [row_of[file] for file in first.files]
-    unknown = sorted({label for label in first.labels if label.strip().casefold() not in names})
-    if unknown:
-        raise UserError(
-            f"{first.name}: labels {summarize(unknown)} are not among"
-            f" {', '.join(group.name for group in groups)}; say labels=LABEL:CLASS+CLASS"
-        )
-    _check_same("label", first, second, rows)
-    _check_same("patient", first, second, rows)
-    patients = tuple(
-        patient or OWN_GROUP + file
-        for patient, file in zip(first.patients, first.files, strict=True)
-    )
-    labels = np.array([names[label.strip().casefold()] for label in first.labels])
-    about = {"contaminated": 0, "chose_epoch_or_thresholds": 0, "left_out": 0, "models": []}
-    compared = _Compared(
-        labels, patients, groups, first.name, "all", (), about | {"synthetic": False}
-    )
-    everything = list(range(len(first.files)))
-    return compared, [_of_file(first, everything, task), _of_file(second, rows, task)]
-
-
-def _check_same(
-    column: str, first: PredictionFile, second: PredictionFile, rows: Sequence[int]
-) -> None:
-    """Raises UserError where two files say different things of a scan."""
-    mine = first.labels if column == "label" else first.patients
-    theirs = second.labels if column == "label" else second.patients
-    if mine is None or theirs is None:
-        return
-    differing = [
-        f"{file} ({mine[index]}, {theirs[row]})"
-        for index, (file, row) in enumerate(zip(first.files, rows, strict=True))
-        if mine[index].strip().casefold() != theirs[row].strip().casefold()
-    ]
-    if differing:
-        raise UserError(
-            f"{first.name} and {second.name}: another {column} for {len(differing)} scans:"
-            f" {summarize(differing)}"
-        )
 
 
 def _name(side: Side) -> str:

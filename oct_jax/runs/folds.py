@@ -6,7 +6,7 @@ fold that ended is one file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from oct_jax.model.protocol import Pretrained, Variables, build, fingerprint_of
 from oct_jax.runs.best import restore_best
 from oct_jax.runs.checkpoints import open_checkpoints
 from oct_jax.train import Callback, StageSettings, train
+from oct_jax.train.settings import StageName
 
 ENDED = "ended.json"
 ANSWERS = "fold.npz"
@@ -49,7 +50,7 @@ def train_fold(
     fold: Fold,
     stages: Sequence[StageSettings],
     folder: Path,
-    callbacks: Sequence[Callback] = (),
+    callbacks_of: Callable[[StageName], Sequence[Callback]] = lambda stage: (),
 ) -> dict[str, Any]:
     """Trains the stages one after the other, calibrates, and answers the test scans; once.
 
@@ -57,7 +58,7 @@ def train_fold(
       fold: with splits train, val, calibration and test.
       stages: in their order.
       folder: of the fold; what is in it already is not done again.
-      callbacks: of every stage.
+      callbacks_of: from the name of a stage to its callbacks.
 
     Returns:
       What `store_test` stores.
@@ -66,8 +67,8 @@ def train_fold(
     if not path.exists():
         variables = fold.start.variables
         for settings in stages:
-            stage = folder / settings.stage
-            variables = train_stage(fold, variables, settings, stage, callbacks)
+            callbacks = callbacks_of(settings.stage)
+            variables = train_stage(fold, variables, settings, folder / settings.stage, callbacks)
         store_test(calibrated(fold, variables, stages[-1]), fold.scans, path)
     with np.load(path) as stored:
         return dict(stored)

@@ -178,8 +178,10 @@ def test_files_of_other_scans_are_refused(models, tmp_path, monkeypatch, capsys)
     second = write_predictions(tmp_path / "second.csv", models / "scans", better=False)
     lines = second.read_text().splitlines()
     second.write_text("\n".join(lines[:-2]) + "\n")
+    monkeypatch.chdir(tmp_path)
     assert call(monkeypatch, first, second) == 2
     assert "2 are in one of them alone" in capsys.readouterr().err
+    assert call(monkeypatch, first, first, f"data={models / 'scans'}", "resamples=10") == 0
     words = (second, models / "a", f"data={models / 'scans'}")
     assert call(monkeypatch, *words) == 2
     assert "has no line for 2 of" in capsys.readouterr().err
