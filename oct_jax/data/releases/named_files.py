@@ -31,6 +31,7 @@ OCTDL_CSV = "OCTDL_labels.csv"
 _OCTDL_COLUMNS = ("file_name", "disease", "patient_id")
 _PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 _NEH_LABEL = re.compile(r"_([a-z]+)$", re.IGNORECASE)
+_EIGHT_BIT = "8bitTIFFs"
 _SRINIVASAN_FOLDER = re.compile(r"(AMD|DME|NORMAL)(\d+)", re.IGNORECASE)
 
 
@@ -98,12 +99,13 @@ def read_srinivasan(root: Path) -> Scans:
     Raises:
       UserError: no folders AMD1, DME1, NORMAL1, ...
     """
+    pictures = list(_pictures(root))
+    eight_bit = [path for path in pictures if path.parent.name == _EIGHT_BIT]
     files = []
-    for path in _pictures(root):
-        matches = [
-            match for part in path.parent.parts if (match := _SRINIVASAN_FOLDER.fullmatch(part))
-        ]
-        if matches and (path.parent.name == "8bitTIFFs" or "8bitTIFFs" not in str(path.parent)):
+    for path in eight_bit or pictures:
+        inside = path.parent.relative_to(root.parent).parts
+        matches = [match for part in inside if (match := _SRINIVASAN_FOLDER.fullmatch(part))]
+        if matches:
             name, number = matches[-1].groups()
             files.append(LabelledFile(path, name.upper(), f"{name.upper()}{number}"))
     if not files:
