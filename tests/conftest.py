@@ -1,4 +1,4 @@
-"""Settings that every test shares: deterministic laws, one compilation cache, the real scans."""
+"""What every test shares: settings of Hypothesis and XLA, one compilation cache, the real scans."""
 
 import os
 import subprocess
@@ -7,12 +7,18 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-ROOT = Path(__file__).parent.parent
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Shared by all workers and by the commands that tests start: XLA compiles a program once.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+# Most of the time of the tests is XLA's compiler's, for programs that run once on small images:
+# without LLVM's optimisations, and with the older emitter of loops, it takes a fifth. For the
+# programs that users run: `XLA_FLAGS= JAX_DISABLE_MOST_OPTIMIZATIONS=0 just test`.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 hypothesis.settings.register_profile(
     "oct_jax",
@@ -22,6 +28,32 @@ hypothesis.settings.register_profile(
     print_blob=True,
 )
 hypothesis.settings.load_profile("oct_jax")
+
+
+# Groups of tests that take longest: begun first, so that none is left for one worker at the end.
+LONGEST = ("export", "commands/test_train.py")
+
+
+def pytest_configure(config):
+    if hasattr(config.option, "loadscopereorder"):  # absent with `-p no:xdist`
+        config.option.loadscopereorder = False  # groups in the order of the tests
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(config, items):
+    """The tests of a file run on one worker, which makes what they share once."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group_of(item.path)))
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(_group_of(item.path), len(order)))
+
+
+def _group_of(path: Path) -> str:
+    place = path.relative_to(TESTS)
+    # All files of `export` look at one bundle.
+    return "export" if place.parts[0] == "export" else place.as_posix()
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,9 @@
 """A run of a narrow network on phantoms, its weights random: enough for every path of `explain`."""
 
+import atexit
+import functools
+import shutil
+import tempfile
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -21,6 +25,13 @@ PREPROCESS = Preprocess(size=64, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 def make_run(folder: Path, seed: int = 0, preprocess: Preprocess = PREPROCESS) -> Path:
     """A run folder with a frozen stage whose head is random, but not near 0."""
+    return Path(shutil.copytree(_made_once(seed, preprocess), folder))
+
+
+@functools.cache
+def _made_once(seed: int, preprocess: Preprocess) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="oct_jax_narrow_run"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     variables = build(MODEL).init(seed)
     rng = np.random.default_rng(seed)
     kernel = variables.params["head"]["classifier"]["kernel"]

@@ -16,7 +16,6 @@ from oct_jax.decision.storage import write_rule
 from oct_jax.model.inference import Outputs
 from oct_jax.model.protocol import fingerprint_of
 
-pytestmark = pytest.mark.xdist_group("model_file")
 SCANS = np.random.default_rng(1).integers(0, 255, (24, 60, 70), np.uint8)
 
 

@@ -21,9 +21,6 @@ from oct_jax.model.vit import ViT
 from oct_jax.model_file import HALF_FROM, digest, is_model_file
 from oct_jax.provenance import FaithfulnessResult, ScanDigests
 
-pytestmark = pytest.mark.xdist_group("model_file")
-
-
 RECORD = Record("CNV/CNV-1-1.png", "CNV", "1", "train", 8, 8, 1, "0" * 64)
 
 

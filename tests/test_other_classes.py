@@ -21,8 +21,6 @@ SMALL = ("image_size=64", "width=0.25", "variant=large_minimalistic", "weights=r
 SMALL = (*SMALL, "batch_size=8", "threads=1", "epochs=1")
 REFERRALS = ("urgent referral", "routine referral", "observation")
 
-pytestmark = pytest.mark.xdist_group("other_classes")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:

@@ -9,8 +9,6 @@ import pytest
 from oct_jax import KERMANY, load
 from oct_jax.starter import CARD, MODEL
 
-pytestmark = pytest.mark.xdist_group("starter")
-
 
 @pytest.fixture(scope="module")
 def starter():

@@ -17,7 +17,6 @@ from oct_jax.provenance import ScanDigests
 from oct_jax.task import KERMANY, ClassInfo, Task
 from oct_jax.transfer import load_pretrained, model_file_of
 
-pytestmark = pytest.mark.xdist_group("transfer")
 TINY = ("image_size=32", "phantom_patients=24", "epochs=1", "batch_size=8", "views=1")
 
 

@@ -2,7 +2,6 @@
 
 import sys
 
-import pytest
 from PIL import Image
 
 from oct_jax.commands import cli, demo
@@ -11,8 +10,6 @@ from oct_jax.data.manifest import read_manifest, write_manifest
 from oct_jax.data.phantom import phantom_scans
 from oct_jax.files import write_json
 from oct_jax.task import KERMANY
-
-pytestmark = pytest.mark.xdist_group("demo")
 
 
 def test_it_runs_every_step_and_ends_with_five_lines(tmp_path, monkeypatch, capsys):

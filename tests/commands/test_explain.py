@@ -170,8 +170,10 @@ def test_without_a_run_the_starter_explains(scans, tmp_path, monkeypatch, capsys
 
 
 def test_the_newest_run_is_taken(tmp_path, monkeypatch):
-    make_run(tmp_path / "runs" / "old")
-    make_run(tmp_path / "runs" / "new")
+    for time, name in enumerate(("new", "old")):
+        run = make_run(tmp_path / "runs" / name)
+        for best in (run / "frozen" / "best").iterdir():
+            os.utime(best, (100 - time, 100 - time))
     (tmp_path / "runs" / "begun").mkdir()
     assert latest_run(tmp_path / "runs").name == "new"
 

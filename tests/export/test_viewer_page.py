@@ -17,8 +17,6 @@ from oct_jax.data.readers import decode_scan, read_scan
 from oct_jax.data.volumes import open_volume
 from oct_jax.task import KERMANY
 
-pytestmark = pytest.mark.xdist_group("viewer")
-
 PHANTOMS = 40
 REAL = 4  # of each class
 WITHIN, HEATMAP_WITHIN = 1e-5, 1e-3

@@ -23,8 +23,13 @@ def normal(seed, *shape):
 
 def value_and_gradients(function, x, kernel, seed=9):
     """The output, and the gradients of its product with fixed numbers."""
-    y, pullback = jax.vjp(function, x, kernel)
-    return y, *pullback(normal(seed, *y.shape))
+
+    @jax.jit  # one program: operation by operation, every shape would compile a hundred
+    def compute(x, kernel):
+        y, pullback = jax.vjp(function, x, kernel)
+        return y, *pullback(normal(seed, *y.shape))
+
+    return compute(x, kernel)
 
 
 def reference_pads(size, kernel, stride, padding):

@@ -177,7 +177,7 @@ print("equal")
 
 def test_eight_devices_give_the_one_device_result(request):
     env = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8",
         "PYTHONPATH": os.pathsep.join(map(str, (request.path.parent, request.path.parent.parent))),
     }
     done = subprocess.run(
