@@ -33,15 +33,15 @@ recalibrate *settings:
 adapt *settings:
     @python -m oct_jax.evaluate adapt "$@"
 
-# Compare two models, or CSVs of predictions, on the same scans: `just compare A B data=FOLDER`.
+# Have scans changed since calibration? `just monitor data=FOLDER`; exit code 1 is an alarm.
 [no-exit-message]
-compare *words:
-    @python -m oct_jax.evaluate compare "$@"
+monitor *settings:
+    @python -m oct_jax.evaluate monitor "$@"
 
-# Train and test by a named protocol: `just benchmark protocol=by_patient data=... weights=...`.
+# Fill reviewers' checklists, a model card and a data card from a run's files: `just report run=R`.
 [no-exit-message]
-benchmark *settings:
-    @python -m oct_jax.benchmark "$@"
+report *settings:
+    @python -m oct_jax.evaluate report "$@"
 
 # Explain scans: `just explain scan.png target=CNV`; `just explain --help` lists the settings.
 [no-exit-message]

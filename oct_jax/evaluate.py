@@ -1,4 +1,4 @@
-"""`python -m oct_jax.evaluate run=...`, or `... recalibrate data=...`; `--help` lists settings."""
+"""`python -m oct_jax.evaluate run=...`; also `recalibrate`, `adapt`, `monitor`."""
 
 import sys
 

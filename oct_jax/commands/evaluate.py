@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,10 +23,11 @@ from oct_jax.commands.settings import EvaluateConfig, RecalibrateConfig
 from oct_jax.data.scans import Scans
 from oct_jax.decision.calibration import calibration_figures
 from oct_jax.decision.fit import describe
-from oct_jax.decision.rule import DecisionRule, fit_rule
+from oct_jax.decision.rule import DecisionRule, decide, fit_rule
 from oct_jax.decision.storage import write_rule
 from oct_jax.files import json_text, write_together
 from oct_jax.metrics.evaluation import Evaluated, appraise, parse_prevalence
+from oct_jax.metrics.unseen import Unseen, parse_unseen
 from oct_jax.model.inference import Outputs, predict_source
 from oct_jax.reports.evaluation_page import to_html, to_lines
 from oct_jax.runs.folder import exclusive
@@ -33,6 +35,7 @@ from oct_jax.runs.ownership import check_claimable, claim_folder, mark
 from oct_jax.runs.scans import (
     Selection,
     find_overlap,
+    folder_of,
     is_own,
     refuse_overlap,
     select_for_model,
@@ -40,6 +43,7 @@ from oct_jax.runs.scans import (
 )
 from oct_jax.runs.source import ModelSource
 from oct_jax.runs.verified import fingerprint
+from oct_jax.task import Task, Tier
 from oct_jax.types import UserError
 
 
@@ -51,13 +55,17 @@ def evaluate(config: EvaluateConfig, source: ModelSource, console: Console) -> E
     """
     folder, classifier = source.folder, _open(source, console)
     prevalence = parse_prevalence(config.prevalence, classifier.task)
-    selection = _select(source, classifier, config)
+    tiers = parse_unseen(config.unseen, classifier.task)
+    rule = classifier.rule
+    if tiers and rule is None:
+        raise UserError(f"unseen=: {source.name} has no decision rule, which is what would defer")
+    selection = _select(source, classifier, config, tuple(tiers))
     scans = selection.scans
     for line in scans.lines:
         console.print(line, markup=False)
-    rule = classifier.rule
-    overlap = find_overlap(classifier.provenance, scans.records)
-    refuse_overlap(overlap, len(scans), config.allow_overlap)
+    met = scans.records + (selection.unseen.records if selection.unseen else ())
+    overlap = find_overlap(classifier.provenance, met)
+    refuse_overlap(overlap, len(met), config.allow_overlap)
     out = Path(config.out) if config.out else _folder_for(folder, selection)
     check_claimable(out)
     evaluated = appraise(
@@ -67,6 +75,7 @@ def evaluate(config: EvaluateConfig, source: ModelSource, console: Console) -> E
         groups=selection.groups,
         task=classifier.task,
         prevalence=prevalence,
+        unseen=_unseen(classifier, selection.unseen, tiers, config.threads),
         resamples=config.resamples,
         seed=config.seed,
     )
@@ -97,7 +106,28 @@ def _open(source: ModelSource, console: Console) -> Classifier:
     return source.load()
 
 
-def _select(source: ModelSource, classifier: Classifier, config: EvaluateConfig) -> Selection:
+def _unseen(
+    classifier: Classifier, scans: Scans | None, tiers: Mapping[str, Tier], threads: int
+) -> Unseen | None:
+    """Scans of diseases outside of the task with the rule's decisions, labelled by their folder."""
+    if scans is None or classifier.rule is None:
+        return None
+    spelt = {name.casefold(): name for name in tiers}
+    return Unseen(
+        [record.path for record in scans.records],
+        [spelt[folder_of(record).casefold()] for record in scans.records],
+        scans.patients,
+        tiers,
+        decide(classifier.rule, outputs_of(classifier, scans, threads)),
+    )
+
+
+def _select(
+    source: ModelSource,
+    classifier: Classifier,
+    config: EvaluateConfig,
+    unseen: tuple[str, ...] = (),
+) -> Selection:
     if source.run is not None:
         return select_scans(
             source.run,
@@ -105,6 +135,7 @@ def _select(source: ModelSource, classifier: Classifier, config: EvaluateConfig)
             manifest=config.manifest,
             split=config.split,
             labels=config.labels,
+            unseen=unseen,
             on_bad_scan=config.on_bad_scan,
         )
     if config.manifest is not None:
@@ -114,6 +145,7 @@ def _select(source: ModelSource, classifier: Classifier, config: EvaluateConfig)
         data=config.data,
         split=config.split,
         labels=config.labels,
+        unseen=unseen,
         on_bad_scan=config.on_bad_scan,
     )
 
@@ -164,11 +196,14 @@ def recalibrate(config: RecalibrateConfig, source: ModelSource, console: Console
         replace(classifier, rule=rule, provenance=known).save(out)
     for line in shortages(rule):
         console.print(f"warning: {line}", markup=False)
-    change = calibration_figures(np.asarray(outputs.logits), truth, rule.temperature)
+    change = calibration_figures(
+        np.asarray(outputs.logits), truth, rule.temperature, scans.patients
+    )
+    errors = [change[when]["calibration_error"] for when in ("before", "after")]
+    before, after = ("not measured" if error is None else f"{error:.4f}" for error in errors)
     console.print(
-        f"temperature {rule.temperature:.3f}: expected calibration error"
-        f" {change['before']['ece']:.4f} before, {change['after']['ece']:.4f} after, on these"
-        f" {len(truth)} scans; `just evaluate` measures it on others. {place}",
+        f"temperature {rule.temperature:.3f}: calibration error {before} before, {after} after, on"
+        f" these {len(truth)} scans; `just evaluate` measures it on others. {place}",
         markup=False,
     )
 
@@ -187,24 +222,25 @@ def _recalibrated_file(config: RecalibrateConfig, source: ModelSource) -> Path |
 
 def shortages(rule: DecisionRule) -> list[str]:
     """What the calibration scans are too few for, a line each."""
-    patients_of = rule.fitted_on["patients_of"]
-    lines = [
-        f"scans of {patients_of.get(name, 0)} patients with {name} are too few for"
-        f" coverage={rule.coverage:g}: every prediction set will hold it"
-        for label, name in enumerate(rule.task.classes)
-        if rule.set_thresholds[label] == 0
-    ]
-    classes = zip(rule.task.classes, rule.task.urgent, strict=True)
-    urgent = sum(patients_of.get(name, 0) for name, is_urgent in classes if is_urgent)
+    promised = rule.fitted_on["promised"]
+    lines = []
+    for name, share in promised["coverage"].items():
+        if not share:
+            lines.append(f"no scan of {name}: every prediction set will hold it")
+        elif share < rule.coverage:
+            lines.append(
+                f"the patients with {name} are too few for coverage={rule.coverage:g}: {share:.3f}"
+                " is what they can promise"
+            )
+    sensitivity = promised["sensitivity"]
     if not any(rule.task.urgent):
         pass  # nothing is asked of a class that the task does not have
-    elif not urgent:
+    elif not sensitivity:
         lines.append("no scan of an urgent class: every scan will be called urgent or deferred")
-    elif urgent + 1 < 1 / (1 - rule.sensitivity):
+    elif sensitivity < rule.sensitivity:
         lines.append(
-            f"{urgent} urgent patients are too few to promise sensitivity={rule.sensitivity:g}: all"
-            f" of their scans are urgent, of new patients' {urgent / (urgent + 1):.3f} can be"
-            " expected"
+            f"the urgent patients are too few for sensitivity={rule.sensitivity:g}:"
+            f" {sensitivity:.3f} is what they can promise"
         )
     if rule.outliers is None:
         lines.append("the run has no outlier model of its features: no scan is called an outlier")
@@ -241,7 +277,28 @@ def predictions_csv(evaluated: Evaluated) -> str:
             score = evaluated.decisions.outlier_scores[row]
             cells.append("" if np.isnan(score) else f"{score:.4f}")
         writer.writerow(cells)
+    writer.writerows(_unseen_rows(evaluated.unseen, task))
     return text.getvalue()
+
+
+def _unseen_rows(unseen: Unseen | None, task: Task) -> Iterator[list[str]]:
+    """A line for each scan of a disease outside of the task, like the others'."""
+    if unseen is None:
+        return
+    decisions = unseen.decisions
+    for row, name in enumerate(unseen.names):
+        inside = zip(task.classes, decisions.sets[row], strict=True)
+        score = decisions.outlier_scores[row]
+        yield [
+            name,
+            unseen.patients[row],
+            unseen.labels[row],
+            task.classes[decisions.probabilities[row].argmax()],
+            *(f"{value:.6f}" for value in decisions.probabilities[row]),
+            decisions.referrals[row] or "",
+            "+".join(label for label, member in inside if member),
+            "" if np.isnan(score) else f"{score:.4f}",
+        ]
 
 
 def _folder_for(run: Path, selection: Selection) -> Path:
@@ -252,6 +309,10 @@ def _folder_for(run: Path, selection: Selection) -> Path:
         return run / "evaluation" / f"own-{selection.split}"
     where = Path(selection.name).resolve()
     labels = ",".join(f"{group.name}:{'+'.join(group.classes)}" for group in selection.groups)
+    if selection.unseen is not None:
+        labels += "".join(
+            f" {name}" for name in sorted(set(map(folder_of, selection.unseen.records)))
+        )
     digest = hashlib.sha256(f"{where} {labels}".encode()).hexdigest()[:6]
     return run / "evaluation" / f"{where.name}-{selection.split}-{digest}"
 

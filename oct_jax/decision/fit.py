@@ -20,7 +20,7 @@ from oct_jax.decision.outliers import (
     shuffle_tiles,
     squared_distance,
 )
-from oct_jax.decision.rule import DecisionRule, fit_rule
+from oct_jax.decision.rule import DecisionRule, fit_rule, with_reference
 from oct_jax.model.inference import (
     BATCH_SIZES,
     make_forward,
@@ -95,7 +95,9 @@ def fit_on_scans(
         model, variables, preprocess, rule.outliers, calibration, threads=threads
     )
     no_retina = no_retina_threshold(rule.outliers.threshold, shuffled)
-    return replace(rule, outliers=rule.outliers._replace(no_retina=no_retina))
+    rule = replace(rule, outliers=rule.outliers._replace(no_retina=no_retina))
+    as_they_are = predict_source(model, variables, calibration, preprocess, threads=threads)
+    return with_reference(rule, as_they_are, calibration.patients)
 
 
 def _shuffled_distances(

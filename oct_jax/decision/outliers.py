@@ -96,10 +96,10 @@ def outlier_threshold(
       patients: of each scan; without them every scan counts as a patient of its own.
 
     Returns:
-      The `patient_threshold`; the largest distance where the patients are too few for the rate.
+      The `patient_threshold` of closeness; infinite where there is no scan.
     """
-    threshold = patient_threshold(-distances, patient_ids(patients, len(distances)), 1 - rate)
-    return float(distances.max()) if threshold is None else -threshold
+    closeness = patient_threshold(-distances, patient_ids(patients, len(distances)), 1 - rate)
+    return float("inf") if closeness is None else -closeness
 
 
 def no_retina_threshold(threshold: float, shuffled: Float[np.ndarray, "scans"]) -> float:

@@ -47,18 +47,15 @@ def urgent_threshold(
       patients: of each scan; without them every scan counts as a patient of its own.
 
     Returns:
-      The `patient_threshold` of the urgent scans. The lowest urgency of any of them where their
-      patients are too few for the sensitivity; 0, which calls every scan urgent, where no
+      The `patient_threshold` of the urgent scans; 0, which calls every scan urgent, where no
       calibration scan is urgent; 1, which calls none, where the task has no urgent class.
     """
     if not any(task.urgent):
         return 1.0
     urgent = np.array(task.urgent)[labels]
-    if not urgent.any():
-        return 0.0
     patient_of = patient_ids(patients, len(labels))
     threshold = patient_threshold(scores[urgent], patient_of[urgent], sensitivity)
-    return float(scores[urgent].min()) if threshold is None else threshold
+    return 0.0 if threshold is None else threshold
 
 
 def tier_codes(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,12 +12,19 @@ from jaxtyping import Bool, Float, Float32, Int, Int8
 from oct_jax.arrays import SameArray, namespace_of, widest
 from oct_jax.data.manifest import Record
 from oct_jax.decision.calibration import fit_temperature, softmax
-from oct_jax.decision.conformal import Patients, prediction_sets, set_thresholds
+from oct_jax.decision.conformal import (
+    Patients,
+    patient_ids,
+    prediction_sets,
+    promised_share,
+    set_thresholds,
+)
 from oct_jax.decision.outliers import (
     OutlierModel,
     outlier_threshold,
     squared_distance,
 )
+from oct_jax.decision.reference import Reference, make_reference
 from oct_jax.decision.referral import tier_codes, to_referrals, urgency, urgent_threshold
 from oct_jax.model.inference import Outputs
 from oct_jax.task import KERMANY, Task
@@ -50,6 +57,8 @@ class DecisionRule:
       model: fingerprint of the weights that it was fitted for.
       records: the calibration scans.
       task: that the classes are of.
+      reference: what the rule says of calibration scans as they are, to compare later scans to;
+        None without an outlier model, and of rules that were stored without it.
     """
 
     temperature: float
@@ -63,6 +72,7 @@ class DecisionRule:
     model: str = ""
     records: tuple[Record, ...] = ()
     task: Task = KERMANY
+    reference: Reference | None = None
 
     @property
     def arrays(self) -> RuleArrays:
@@ -180,7 +190,7 @@ def fit_rule(
         outliers = outliers._replace(threshold=threshold, no_retina=no_retina)
     scores = urgency(probabilities, task)
     lowest_urgent = urgent_threshold(scores, labels, sensitivity, task, patients)
-    return DecisionRule(
+    rule = DecisionRule(
         temperature=temperature,
         # Rounded down, so that the calibration scan that sets a threshold is at it in float32 too.
         set_thresholds=_below(set_thresholds(probabilities, labels, coverage, patients)),
@@ -189,11 +199,59 @@ def fit_rule(
         sensitivity=sensitivity,
         outlier_rate=outlier_rate,
         outliers=outliers,
-        fitted_on=dict(fitted_on),
+        fitted_on={
+            **fitted_on,
+            "promised": _promised(
+                labels, patient_ids(patients, len(labels)), task, coverage, sensitivity
+            ),
+        },
         model=model,
         records=records,
         task=task,
     )
+    return with_reference(rule, calibration, patients)
+
+
+def with_reference(
+    rule: DecisionRule, outputs: Outputs, patients: Patients | None = None
+) -> DecisionRule:
+    """The rule with what it says of calibration scans as they are; see `Reference`.
+
+    Args:
+      rule: fitted to these scans, or to augmented views of them.
+      outputs: of the scans, not augmented.
+      patients: of each scan; without them every scan counts as a patient of its own.
+    """
+    if rule.outliers is None:
+        return rule
+    host = Outputs(np.asarray(outputs.logits), np.asarray(outputs.pooled))
+    applied = apply_rule(rule.arrays, host, rule.task)
+    reference = make_reference(
+        np.asarray(applied.outlier_scores),
+        np.asarray(applied.probabilities).argmax(1),
+        np.asarray(applied.sets).sum(1),
+        np.asarray(applied.tiers).astype(np.int64),
+        patients,
+    )
+    return replace(rule, reference=reference)
+
+
+def _promised(
+    labels: Int[np.ndarray, "scans"],
+    patients: np.ndarray,
+    task: Task,
+    coverage: float,
+    sensitivity: float,
+) -> dict[str, Any]:
+    """What so many patients can promise of what is asked, for `DecisionRule.promised`."""
+    urgent = np.array(task.urgent)[labels]
+    return {
+        "coverage": {
+            name: promised_share(len(np.unique(patients[labels == label])), coverage)
+            for label, name in enumerate(task.classes)
+        },
+        "sensitivity": promised_share(len(np.unique(patients[urgent])), sensitivity),
+    }
 
 
 def decide(rule: DecisionRule, outputs: Outputs) -> Decisions:

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 from oct_jax.data.manifest import Record
 from oct_jax.decision.calibration import COLDEST, HOTTEST
 from oct_jax.decision.outliers import OutlierModel
+from oct_jax.decision.reference import Reference, columns, from_columns
 from oct_jax.decision.rule import DecisionRule
 from oct_jax.files import Count, Share, convert
 from oct_jax.task import Task
@@ -27,6 +28,16 @@ _Inside = Annotated[float, Meta(gt=0, lt=1)]
 _PLAIN = ("temperature", "urgent_threshold", "coverage", "sensitivity", "outlier_rate", "model")
 
 
+class StoredReference(Struct, forbid_unknown_fields=True):
+    """A `Reference`, a list for each of its attributes."""
+
+    scores: list[float]
+    patients: list[int]
+    labels: list[int]
+    sizes: list[int]
+    tiers: list[int]
+
+
 class StoredRule(Struct, kw_only=True, forbid_unknown_fields=True):
     """A rule as JSON values, without its task, its outlier model and its calibration scans."""
 
@@ -39,6 +50,8 @@ class StoredRule(Struct, kw_only=True, forbid_unknown_fields=True):
     outlier_rate: _Inside
     model: Annotated[str, Meta(pattern="^([0-9a-f]{16})?$")]
     fitted_on: dict[str, Any]
+    # Rules that were stored by earlier versions have none.
+    reference: StoredReference | None = None
 
 
 class _FittedOn(Struct):
@@ -55,6 +68,7 @@ def rule_values(rule: DecisionRule) -> dict[str, Any]:
         **{name: getattr(rule, name) for name in _PLAIN},
         "set_thresholds": rule.set_thresholds.tolist(),
         "fitted_on": dict(rule.fitted_on),
+        "reference": None if rule.reference is None else columns(rule.reference),
     }
 
 
@@ -78,7 +92,8 @@ def rule_from(
       remedy: what to do about an error.
 
     Raises:
-      UserError: not one threshold for each class, or a damaged description of the scans.
+      UserError: not one threshold for each class, a damaged description of the scans, or a
+        damaged reference.
     """
     convert(stored.fitted_on, _FittedOn, f"{where}: fitted_on", remedy=remedy)
     if len(stored.set_thresholds) != len(task.classes):
@@ -93,7 +108,19 @@ def rule_from(
         fitted_on=stored.fitted_on,
         records=records,
         task=task,
+        reference=_reference(stored.reference, len(task.classes), where, remedy),
     )
+
+
+def _reference(
+    stored: StoredReference | None, classes: int, where: str, remedy: str
+) -> Reference | None:
+    if stored is None:
+        return None
+    try:
+        return from_columns([getattr(stored, name) for name in Reference._fields], classes)
+    except ValueError as error:
+        raise UserError(f"{where}: reference: {error}; {remedy}") from error
 
 
 def outliers_from(

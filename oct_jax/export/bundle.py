@@ -123,7 +123,8 @@ def write_bundle(
         quantized = _quantize(classifier, graphs.mobile, scans, test, calibration_scans, notify)
         if len(test["label"]):
             answers = answer(graphs.mobile.SerializeToString(), test["image"])
-            measured = figures(answers, test["label"], classifier.rule, classifier.task)
+            patients = _tested_patients(scans)
+            measured = figures(answers, test["label"], patients, classifier.rule, classifier.task)
     golden = make_golden(classifier)
 
     models = {"classifier": graphs.any_size, "classifier_mobile": graphs.mobile}
@@ -241,6 +242,12 @@ def _quantize(
     if quantized.model is None:
         notify(f"int8 is left out: {quantized.report['reason']}")
     return quantized
+
+
+def _tested_patients(scans: Scans) -> tuple[str, ...]:
+    """Of each test scan that `_read_split` reads."""
+    patients = scans.select("test").patients
+    return patients[:: max(-(-len(patients) // _TEST_SCANS), 1)]
 
 
 def _read_split(scans: Scans, split: str, classifier: Classifier, *, at_most: int) -> Batch:

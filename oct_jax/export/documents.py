@@ -127,7 +127,7 @@ def model_card(about: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
         "## Limits",
         "",
         "- Figures are of the run's own data, split by patient; another hospital's scans will give"
-        " others. Intervals treat scans as independent, which scans of one patient are not.",
+        " others.",
         f"- A heatmap has {rows} by {columns} cells over the scan, its peak is 1 even where the"
         " evidence is weak, and it shows where, not why.",
         "- Coverage of sets and sensitivity of the urgent threshold hold for scans like the"
@@ -144,7 +144,8 @@ def _measured(test: Mapping[str, Any] | None, synthetic: bool) -> list[str]:
         return ["Not measured on export: the run's test scans were not at hand."]
     kind = "SYNTHETIC test phantoms" if synthetic else "test scans"
     rows = [
-        f"classifier_mobile.onnx on {test['scans']} {kind} (Wilson 95 % intervals over scans):",
+        f"classifier_mobile.onnx on {test['scans']} {kind} of {test['patients']} patients (95 %"
+        " intervals over patients):",
         "",
         f"accuracy {_interval(test['accuracy'])}",
         "",

@@ -15,6 +15,7 @@ from oct_jax.decision.conformal import prediction_sets
 from oct_jax.decision.referral import refer, urgency
 from oct_jax.decision.rule import DecisionRule
 from oct_jax.export.verify import run
+from oct_jax.metrics.shares import patient_share
 from oct_jax.task import KERMANY, Task
 
 
@@ -75,32 +76,32 @@ def accuracy(answers: Answers, labels: LabelBatch) -> float:
 
 
 def figures(
-    answers: Answers, labels: LabelBatch, rule: DecisionRule | None, task: Task = KERMANY
+    answers: Answers,
+    labels: LabelBatch,
+    patients: Sequence[str],
+    rule: DecisionRule | None,
+    task: Task = KERMANY,
 ) -> dict[str, Any]:
-    """Accuracy, sensitivity and specificity, each as (value, low, high, scans), and referrals.
+    """Accuracy, sensitivity and specificity, each as [value, low, high, scans], and referrals.
 
-    Intervals are Wilson's at 95 %, over scans: scans of one patient are alike, so the truth is a
-    little wider.
+    Intervals are `patient_share`'s at 95 %, over the `patients` of the scans.
     """
+    owners = np.asarray(patients)
+
+    def share(holds: np.ndarray, among: np.ndarray) -> list[float]:
+        return [*patient_share(holds[among], owners[among]), int(among.sum())]
+
     right = answers.labels == labels
-    result: dict[str, Any] = {"scans": len(labels), "accuracy": share(int(right.sum()), len(right))}
+    result: dict[str, Any] = {
+        "scans": len(labels),
+        "patients": len(set(patients)),
+        "accuracy": share(right, np.ones(len(right), bool)),
+    }
     for part, chosen in (("sensitivity", True), ("specificity", False)):
         result[part] = {}
         for index, name in enumerate(task.classes):
             own = (labels == index) == chosen
-            hits = ((answers.labels == index) == chosen) & own
-            result[part][name] = share(int(hits.sum()), int(own.sum()))
+            result[part][name] = share((answers.labels == index) == chosen, own)
     counts = Counter(referrals(answers, rule, task))
     result["referrals"] = {name: counts[name] for name in ("urgent", "routine", "observe", "defer")}
     return result
-
-
-def share(hits: int, scans: int) -> list[float]:
-    """[share, low, high, scans] with Wilson's 95 % interval (Wilson 1927)."""
-    if not scans:
-        return [0.0, 0.0, 1.0, 0]
-    from scipy.stats import binomtest  # slow to import, and only reports need it
-
-    rate, ends = hits / scans, binomtest(hits, scans).proportion_ci(0.95, method="wilson")
-    # Rounding may put an end on the wrong side of the share itself, at 0 and at 1.
-    return [rate, min(float(ends.low), rate), max(float(ends.high), rate), scans]

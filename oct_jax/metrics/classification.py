@@ -102,9 +102,8 @@ def bootstrap(
     """95 % percentile intervals of figures when patients are drawn anew (Efron 1979).
 
     Scans of a patient are alike, so patients and not scans are drawn, with replacement, each with
-    all its scans. The interval is not widened to hold the figure itself: that of a biased figure
-    may lie to one side of it. The expected calibration error is one: it averages absolute values,
-    so that chance adds to it, and resamples, in which scans repeat, add to it again.
+    all its scans. The interval is not widened to hold the figure itself: that of a biased figure,
+    like the expected calibration error, may lie to one side of it.
 
     Args:
       patients: of every scan.

@@ -12,12 +12,12 @@ from jaxtyping import Bool, Float, Int
 from oct_jax.data.kermany import OWN_GROUP
 from oct_jax.data.scans import Scans
 from oct_jax.decision.calibration import (
+    calibration_error,
     calibration_figures,
-    expected_calibration_error,
     reliability,
     softmax,
 )
-from oct_jax.decision.conformal import coverage_range
+from oct_jax.decision.conformal import coverage_range, patient_mean
 from oct_jax.decision.referral import urgency
 from oct_jax.decision.rule import DecisionRule, Decisions, decide
 from oct_jax.metrics.classification import (
@@ -30,6 +30,7 @@ from oct_jax.metrics.classification import (
     weighted_error,
 )
 from oct_jax.metrics.groups import Group, members_of, plain_groups
+from oct_jax.metrics.unseen import Unseen, unseen_figures
 from oct_jax.model.inference import Outputs
 from oct_jax.task import Task, Tier
 from oct_jax.types import UserError
@@ -50,6 +51,7 @@ class Evaluated:
       probabilities: of the classes; calibrated where there is a rule.
       decisions: of the rule; None without one.
       report: the figures as JSON values.
+      unseen: scans of diseases outside of the task; None where there are none.
     """
 
     scans: Scans
@@ -59,6 +61,7 @@ class Evaluated:
     probabilities: Float[np.ndarray, "scans classes"]
     decisions: Decisions | None
     report: dict[str, Any]
+    unseen: Unseen | None = None
 
     @property
     def by_group(self) -> Float[np.ndarray, "scans groups"]:
@@ -74,6 +77,7 @@ def appraise(
     groups: tuple[Group, ...] = (),
     task: Task | None = None,
     prevalence: Mapping[str, float] | None = None,
+    unseen: Unseen | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Evaluated:
@@ -87,6 +91,7 @@ def appraise(
         `oct_jax.metrics.groups`. None: every class for itself.
       task: whose classes the model tells apart; the scans' own if not given.
       prevalence: of each class; None for none but the scans' own.
+      unseen: scans of diseases outside of the task, with the rule's decisions; None for none.
       resamples: draws of patients for the intervals.
       seed: of these draws.
 
@@ -106,6 +111,7 @@ def appraise(
     groups, names = groups or plain_groups(task), scans.task.classes
     by_group = to_groups(probabilities, groups, task)
     tiers, patients = scans.task.tiers, scans.patients
+    owners = np.unique(patients, return_inverse=True)[1]
     plain = all(group.classes == (group.name,) for group in groups)
     members = np.array([[name in group.classes for name in task.classes] for group in groups])
     shares = None
@@ -115,8 +121,8 @@ def appraise(
     def of(drawn: Int[np.ndarray, "drawn"]) -> dict[str, float | None]:
         metrics = figures(by_group[drawn], truth[drawn], names)
         metrics["weighted error"] = weighted_error(by_group[drawn], truth[drawn], tiers, task)
-        metrics["expected calibration error"] = expected_calibration_error(
-            by_group[drawn], truth[drawn]
+        metrics["calibration error"] = calibration_error(
+            by_group[drawn], truth[drawn], owners[drawn]
         )
         if shares is not None:
             table = confusion(by_group[drawn], truth[drawn], len(groups))
@@ -154,12 +160,13 @@ def appraise(
         "sets": None,
         "referral": None,
         "outliers": None,
+        "unseen": None,
     }
     if decisions is not None and rule is not None:
         if plain:
-            change = calibration_figures(logits, truth, rule.temperature)
+            change = calibration_figures(logits, truth, rule.temperature, owners)
             report["calibration"] = {"temperature": rule.temperature, **change}
-        report["sets"] = _set_figures(decisions, rule, truth, groups, task)
+        report["sets"] = _set_figures(decisions, rule, truth, owners, groups, task)
         if task.refers:
             report["referral"] = _referral_table(decisions, rule, truth, names)
         if rule.outliers is not None:
@@ -169,7 +176,11 @@ def appraise(
                 "no_retina": float(decisions.no_retina.mean()),
             }
         report["rule_fitted_on"] = dict(rule.fitted_on)
-    return Evaluated(scans, groups, task, logits, probabilities, decisions, report)
+        if unseen is not None:
+            report["unseen"] = unseen_figures(
+                unseen, decisions, patients, resamples=resamples, seed=seed
+            )
+    return Evaluated(scans, groups, task, logits, probabilities, decisions, report, unseen)
 
 
 def to_groups(
@@ -219,15 +230,20 @@ def _set_figures(
     decisions: Decisions,
     rule: DecisionRule,
     truth: Int[np.ndarray, "scans"],
+    owners: Int[np.ndarray, "scans"],
     groups: tuple[Group, ...],
     task: Task,
 ) -> dict[str, Any]:
-    """Coverage of each group beside what sampling allows, and the sizes of sets."""
+    """Coverage of each group beside what sampling allows, and the sizes of sets.
+
+    A group's coverage is over patients: that is what is promised. `owners` numbers them.
+    """
     inside = np.stack(
         [decisions.sets[:, members_of(group, task)].any(1) for group in groups], axis=1
     )
     covered = inside[np.arange(len(truth)), truth]
     fitted = rule.fitted_on.get("patients_of", {})
+    promised = rule.fitted_on.get("promised", {}).get("coverage", {})
     # Of several classes the group has several thresholds, of augmented views harder scans than
     # these: neither has such a simple law.
     as_they_are = rule.fitted_on.get("views", 1) == 1
@@ -238,10 +254,12 @@ def _set_figures(
             continue
         on = sum(fitted.get(name, 0) for name in group.classes)
         by_group[group.name] = {
-            "coverage": float(covered[own].mean()),
+            "coverage": patient_mean(covered[own].astype(float), owners[own]),
+            "promised": min(promised.get(name, rule.coverage) for name in group.classes),
             "scans": int(own.sum()),
+            "patients": (tested := len(np.unique(owners[own]))),
             "calibration_patients": on,
-            "sampling_range": list(coverage_range(rule.coverage, on, int(own.sum())))
+            "sampling_range": list(coverage_range(rule.coverage, on, tested))
             if as_they_are and len(group.classes) == 1
             else None,
         }
@@ -296,6 +314,7 @@ def _referral_table(
     return {
         "urgent_threshold": rule.urgent_threshold,
         "asked_sensitivity": rule.sensitivity,
+        "promised_sensitivity": rule.fitted_on.get("promised", {}).get("sensitivity"),
         "columns": list(columns),
         "rows": {
             name: [int(((truth == number) & (referred == column)).sum()) for column in columns]

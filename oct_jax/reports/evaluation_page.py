@@ -32,7 +32,7 @@ _OVERALL = (
     "macro AUC",
     "macro AP",
     "weighted error",
-    "expected calibration error",
+    "calibration error",
 )
 _BY_GROUP = ("precision", "recall", "specificity", "F1", "AUC", "AP")
 _REFERRAL = (
@@ -82,8 +82,9 @@ def to_lines(report: dict[str, Any]) -> list[str]:
         )
         lines.append(f"  {name}: precision {_with_interval(report, f'{name} precision')}, {values}")
     if report["calibration"]:
-        before = report["calibration"]["before"]["ece"]
-        lines.append(f"  expected calibration error before temperature scaling: {before:.3f}")
+        before = report["calibration"]["before"]["calibration_error"]
+        if before is not None:
+            lines.append(f"  calibration error before temperature scaling: {before:.3f}")
     if report["sets"]:
         lines.append(
             f"  prediction sets: coverage {report['sets']['coverage']:.3f}"
@@ -94,6 +95,7 @@ def to_lines(report: dict[str, Any]) -> list[str]:
             f"{n} {_with_interval(report, n)}" for n in _REFERRAL if n in report["figures"]
         )
         lines.append(f"  referral: {values}")
+        lines += _unseen_lines(report)
     elif report["sets"]:
         lines.append(f"  {NOT_REFERRED}")
     else:
@@ -115,12 +117,57 @@ def to_html(evaluated: Evaluated, classifier: Classifier) -> str:
         sections += ["<h2>Precision where classes are as common as stated</h2>", _prevalent(report)]
     sections += ["<h2>Curves</h2>", html.picture(_curves(evaluated), "png", "ROC and other curves")]
     sections += _decisions(report, evaluated.task)
+    sections += _unseen_sections(report)
     sections += _mistakes(evaluated, classifier)
     sections.append(
         f"<p>{RESEARCH_USE}. Run {html.text(report['run'])}, {report['stage']} stage,"
         f" model {report['model']}.</p>"
     )
     return html.page("Evaluation", sections)
+
+
+def _unseen_lines(report: dict[str, Any]) -> list[str]:
+    """Of each disease that the model does not know, what became of it."""
+    lines = []
+    for name, row in (report.get("unseen") or {}).items():
+        figures = ", ".join(f"{what} {_with_interval(row, what)}" for what in row["figures"])
+        lines.append(
+            f"  unseen {name}, {row['scans']} scans of {row['patients']} patients: {figures}"
+        )
+        if row["urgent_observed"]:
+            lines.append(
+                f"  warning: {row['urgent_observed']} unseen scans ({name}) that should be urgent"
+                " are answered observe"
+            )
+    return lines
+
+
+def _unseen_sections(report: dict[str, Any]) -> list[str]:
+    rows = report.get("unseen")
+    if not rows:
+        return []
+    figures = list(next(iter(rows.values()))["figures"])
+    referrals = list(next(iter(rows.values()))["referrals"])
+    table = html.table(
+        ("disease", "scans", "patients", *figures, *referrals, "urgent, answered observe"),
+        [
+            (
+                name,
+                row["scans"],
+                row["patients"],
+                *(_with_interval(row, what) for what in figures),
+                *(row["referrals"][word] for word in referrals),
+                row["urgent_observed"],
+            )
+            for name, row in rows.items()
+        ],
+    )
+    words = (
+        "The model knows none of these diseases: the right answer is to defer. Accepted at 95 % of"
+        " known: the share of unseen scans that are no more unusual than all but 5 % of the known"
+        " ones. Less urgent tier: than the disease should have."
+    )
+    return ["<h2>Diseases that the model does not know</h2>", f"<p>{words}</p>", table]
 
 
 def _about(report: dict[str, Any], data: str) -> list[str]:
@@ -183,11 +230,14 @@ def _decisions(report: dict[str, Any], task: Task) -> list[str]:
     if report["calibration"]:
         scores = report["calibration"]
         rows = [
-            (when, *(f"{scores[when][name]:.4f}" for name in ("ece", "brier", "nll")))
+            (when, *("-" if value is None else f"{value:.4f}" for value in scores[when].values()))
             for when in ("before", "after")
         ]
         title = f"<h2>Calibration</h2><p>temperature {scores['temperature']:.3f}</p>"
-        sections += [title, html.table(("temperature scaling", "ECE", "Brier", "NLL"), rows)]
+        sections += [
+            title,
+            html.table(("temperature scaling", "calibration error", "Brier", "NLL"), rows),
+        ]
     if report["sets"]:
         sections += ["<h2>Prediction sets</h2>", _sets(report["sets"])]
         sections.append(f"<p>{html.text(PROMISE)}</p>")
@@ -200,6 +250,9 @@ def _decisions(report: dict[str, Any], task: Task) -> list[str]:
             f" {table['asked_sensitivity']:g} on {sum(fitted.get(name, 0) for name in urgent)}"
             " urgent calibration scans."
         )
+        promised = table["promised_sensitivity"]
+        if promised is not None and promised < table["asked_sensitivity"]:
+            words += f" Their patients are too few for it and can promise {promised:.3f}."
         named = [name for name in _REFERRAL if name in report["figures"]]
         sections += [
             f"<h2>Referral</h2><p>{html.text(words)}</p>",
@@ -224,8 +277,10 @@ def _sets(sets: dict[str, Any]) -> str:
     rows = [
         (
             name,
+            f"{row['promised']:.3f}",
             f"{row['coverage']:.3f}",
             row["scans"],
+            row["patients"],
             "{:.3f}-{:.3f}".format(*row["sampling_range"]) if row["sampling_range"] else "-",
             row["calibration_patients"],
         )
@@ -233,15 +288,17 @@ def _sets(sets: dict[str, Any]) -> str:
     ]
     head = (
         "class",
-        "coverage",
+        "promised",
+        "coverage, over patients",
         "scans",
+        "patients",
         "range by sampling alone*",
         "calibration patients",
     )
     sizes = ", ".join(f"{size}: {count}" for size, count in sets["sizes"].items())
     words = f"asked {sets['asked']:g}, mean size {sets['mean_size']:.2f}; scans by size: {sizes}"
     note = (
-        "<p>* of 95 in 100 repetitions, if every scan were of another patient; none where the"
+        "<p>* of 95 in 100 repetitions, drawing patients; none where the"
         " thresholds come from augmented views, which are harder than these scans</p>"
     )
     return f"<p>{html.text(words)}</p>" + html.table(head, rows) + note

@@ -47,6 +47,7 @@ class Selection:
       name: of the data, for reports.
       split: of the data that the scans are, or `all`.
       own: whether they are of the run's own data.
+      unseen: scans of diseases outside of the task, with no label; None where none were asked for.
     """
 
     scans: Scans
@@ -54,6 +55,7 @@ class Selection:
     name: str
     split: str
     own: bool
+    unseen: Scans | None = None
 
 
 def open_run_scans(
@@ -95,6 +97,7 @@ def select_scans(
     manifest: str | None = None,
     split: str | None = None,
     labels: str | None = None,
+    unseen: Sequence[str] = (),
     on_bad_scan: OnBadScan = "refuse",
 ) -> Selection:
     """Opens the scans to evaluate a run on.
@@ -105,6 +108,7 @@ def select_scans(
       manifest: whose scans and splits to use.
       split: None for test of the run's own data, and for all of another folder.
       labels: which classes the folder names of another folder stand for; see `parse_groups`.
+      unseen: folder names of diseases outside of the task, in another folder.
       on_bad_scan: what to do with bad files; see `list_scans`.
 
     Raises:
@@ -116,9 +120,12 @@ def select_scans(
     if own or manifest is not None or is_prepared(Path(str(data))):
         if labels is not None:
             raise UserError("labels=: is for folders whose labels are other than the classes")
+        if unseen:
+            raise UserError("unseen=: is for another folder of scans; say data=FOLDER")
         return _select_split(folder, None if own else data, manifest, split, on_bad_scan)
     task = read_run_config(folder).task
-    return _select_folder(Path(str(data)), parse_groups(labels, task), split, on_bad_scan, task)
+    groups = parse_groups(labels, task)
+    return _select_folder(Path(str(data)), groups, split, on_bad_scan, task, unseen)
 
 
 def select_for_model(
@@ -127,6 +134,7 @@ def select_for_model(
     data: str | None,
     split: str | None = None,
     labels: str | None = None,
+    unseen: Sequence[str] = (),
     on_bad_scan: OnBadScan = "refuse",
 ) -> Selection:
     """Opens the scans to evaluate a model file on, which has none of its own.
@@ -136,6 +144,7 @@ def select_for_model(
       data: a folder of scans.
       split: None for all of it.
       labels: as for `select_scans`.
+      unseen: as for `select_scans`.
       on_bad_scan: as for `select_scans`.
 
     Raises:
@@ -145,9 +154,10 @@ def select_for_model(
         raise UserError("data=: must be given: a model file has no scans of its own; data=FOLDER")
     root = Path(data)
     if not is_prepared(root):
-        return _select_folder(root, parse_groups(labels, task), split, on_bad_scan, task)
-    if labels is not None:
-        raise UserError("labels=: is for folders whose labels are other than the classes")
+        return _select_folder(root, parse_groups(labels, task), split, on_bad_scan, task, unseen)
+    if labels is not None or unseen:
+        word = "labels" if labels is not None else "unseen"
+        raise UserError(f"{word}=: is for folders whose labels are other than the classes")
     scans = open_data(data, task=task, on_bad_scan=on_bad_scan)
     chosen = scans if split in (None, "all") else scans.select(split)
     if not len(chosen):
@@ -235,7 +245,12 @@ def _select_split(
 
 
 def _select_folder(
-    root: Path, groups: tuple[Group, ...], split: str | None, on_bad_scan: OnBadScan, task: Task
+    root: Path,
+    groups: tuple[Group, ...],
+    split: str | None,
+    on_bad_scan: OnBadScan,
+    task: Task,
+    unseen: Sequence[str],
 ) -> Selection:
     """Another folder: whatever classes and labels it has, all of it or its official split."""
     others = [group.name for group in groups if group.name not in task.classes]
@@ -244,24 +259,30 @@ def _select_folder(
         task=task,
         on_bad_scan=on_bad_scan,
         require_all_classes=False,
-        other_labels=others,
+        other_labels=[*others, *unseen],
     )
+    strange = {name.casefold() for name in unseen}
     split = split or "all"
     if split in ("test", "val") and not listing.official:
         raise UserError(f"split={split}: {root} has no official split; leave split= out")
     names = {group.name.casefold(): group.name for group in groups}
     names |= {name.casefold(): group.name for group in groups for name in group.classes}
-    records = tuple(
-        replace(
-            record,
-            label=names[PurePosixPath(record.path).parent.name.casefold()],
-            split=split if split != "all" else "test",
-        )
+    chosen = [
+        replace(record, split=split if split != "all" else "test")
         for record in listing.records
         if split in ("all", record.split)
+    ]
+    records = tuple(
+        replace(record, label=names[folder_of(record).casefold()])
+        for record in chosen
+        if folder_of(record).casefold() not in strange
     )
+    beyond = tuple(record for record in chosen if folder_of(record).casefold() in strange)
     if not records:
-        raise UserError(f"{root}: has no scans in the {split} split")
+        raise UserError(f"{root}: has no scans in the {split} split of classes that are known")
+    absent = strange - {folder_of(record).casefold() for record in beyond}
+    if absent:
+        raise UserError(f"unseen=: {root} has no scans in a folder {min(absent)}")
     lines = [f"{root}: {len(records)} scans"]
     if listing.ignored:
         lines.append(
@@ -271,4 +292,16 @@ def _select_folder(
     if listing.bad:
         lines.append(f"{len(listing.bad)} bad scans left out")
     scans = scans_in_files(root, records, task_of_groups(groups, task))
-    return Selection(replace(scans, lines=tuple(lines)), groups, str(root), split, False)
+    return Selection(
+        replace(scans, lines=tuple(lines)),
+        groups,
+        str(root),
+        split,
+        False,
+        scans_in_files(root, beyond, task) if unseen else None,
+    )
+
+
+def folder_of(record: Record) -> str:
+    """The name of the folder that a scan lies in."""
+    return PurePosixPath(record.path).parent.name

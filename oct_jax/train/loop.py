@@ -145,7 +145,14 @@ def train(
                 augmentation=changes,
             )
         stage = _Stage(
-            model, preprocess, settings, train_scans.labels, len(val_scans), feed, loss, optimizer
+            model,
+            preprocess,
+            settings,
+            train_scans.labels,
+            len(set(val_scans.patients)),
+            feed,
+            loss,
+            optimizer,
         )
         history = _run_epochs(stage, variables, callbacks, checkpoints)
     best_variables, best = checkpoints.restore_best(build(model).shapes)
@@ -191,7 +198,7 @@ class _Stage:
     preprocess: Preprocess
     settings: StageSettings
     labels: np.ndarray
-    val_scans: int
+    val_patients: int
     feed: Feed
     own_loss: Loss | None
     own_optimizer: optax.GradientTransformation | None
@@ -302,7 +309,7 @@ def _run_epochs(
         state = state._replace(totals=replicate(empty_totals(), mesh))
         history.append(metrics)
         highest = max(row.val_balanced_accuracy for row in history)
-        if is_best(metrics.val_balanced_accuracy, highest, stage.val_scans):
+        if is_best(metrics.val_balanced_accuracy, highest, stage.val_patients):
             checkpoints.save_best(step, current, dataclasses.asdict(metrics))
         checkpoints.save_last(step, state, batches, _stored(history))
         earlier = history[:-1]
@@ -364,7 +371,7 @@ def _has_collapsed(metrics: EpochMetrics, stage: _Stage) -> bool:
     if metrics.epoch <= stage.settings.epochs / 3:
         return False
     classes = build(stage.model).num_classes
-    return at_chance(metrics.val_balanced_accuracy, classes=classes, scans=stage.val_scans)
+    return at_chance(metrics.val_balanced_accuracy, classes=classes, patients=stage.val_patients)
 
 
 def _describe_collapse(metrics: EpochMetrics, stage: _Stage) -> str:

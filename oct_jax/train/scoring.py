@@ -15,34 +15,35 @@ from oct_jax.model.protocol import ModelConfig, Variables, build
 from oct_jax.train.loss import weighted_cross_entropy
 
 
-def is_best(balanced_accuracy: float, highest: float, scans: int) -> bool:
+def is_best(balanced_accuracy: float, highest: float, patients: int) -> bool:
     """Whether an epoch replaces the best one: it is within a standard error of the highest.
 
     On some hundred validation scans the highest score is mostly luck, and often an early epoch's;
     of the epochs without a significant difference to it, the latest has the most annealed weights.
     This is the one-standard-error rule (Breiman et al. 1984, section 3.4.3), with later for
     simpler; the error is Agresti and Coull's (1998), which is not 0 where all scans were right.
-    On n scans of accuracy p the margin is about sqrt(p (1 - p) / n).
+    On scans of n patients and accuracy p the margin is about sqrt(p (1 - p) / n): a patient's scans
+    resemble each other, and count as one.
 
     Args:
       balanced_accuracy: of this epoch, in [0, 1].
       highest: of the epochs so far, this one included.
-      scans: that both were measured on.
+      patients: of the scans that both were measured on.
     """
-    likely = (highest * scans + 2) / (scans + 4)
-    return balanced_accuracy >= highest - math.sqrt(likely * (1 - likely) / (scans + 4))
+    likely = (highest * patients + 2) / (patients + 4)
+    return balanced_accuracy >= highest - math.sqrt(likely * (1 - likely) / (patients + 4))
 
 
-def at_chance(balanced_accuracy: float, *, classes: int, scans: int) -> bool:
+def at_chance(balanced_accuracy: float, *, classes: int, patients: int) -> bool:
     """Whether a network is no better than a guess: within a standard error of 1 / classes.
 
     Args:
       balanced_accuracy: in [0, 1].
       classes: number of classes.
-      scans: that the accuracy was measured on.
+      patients: of the scans that the accuracy was measured on.
     """
     chance = 1 / classes
-    return balanced_accuracy <= chance + math.sqrt(chance * (1 - chance) / scans)
+    return balanced_accuracy <= chance + math.sqrt(chance * (1 - chance) / patients)
 
 
 def score(

@@ -62,7 +62,7 @@ def test_recalibrate_then_evaluate(run, tmp_path, monkeypatch, capsys):
     folder = shutil.copytree(run, tmp_path / "run")
     assert load(folder).rule is None
     assert call(monkeypatch, "recalibrate", f"run={folder}", "coverage=0.5") == 0
-    assert "expected calibration error" in capsys.readouterr().out
+    assert "calibration error" in capsys.readouterr().out
     rule = load(folder).rule
     assert rule.coverage == 0.5
     met = read_manifest(folder / "manifest.csv")
@@ -144,7 +144,7 @@ def test_recalibration_says_what_its_scans_are_too_few_for(run, tmp_path, monkey
     assert call(monkeypatch, "recalibrate", f"run={folder}", f"data={clinic}") == 0
     told = capsys.readouterr().out
     for part in (
-        "scans of 0 patients with CNV are too few",
+        "no scan of CNV: every prediction set will hold it",
         "no scan of an urgent class",
         "no outlier model",
     ):
@@ -308,3 +308,32 @@ def test_mistakes_with_model_files_are_one_line(run, tmp_path, monkeypatch, caps
     assert line in error
     assert error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == [model.name]
+
+
+def test_diseases_outside_of_the_task_are_evaluated_beside_the_known(
+    run, tmp_path, monkeypatch, capsys
+):
+    folder = shutil.copytree(run, tmp_path / "run")
+    clinic = write_scans(
+        tmp_path / "clinic", 4, {"DME": "DME", "NORMAL": "NORMAL", "CNV": "MH", "DRUSEN": "ERM"}
+    )
+    words = (f"run={folder}", f"data={clinic}", "resamples=10")
+    asked = "unseen=mh:urgent,ERM:routine"
+    assert call(monkeypatch, *words, asked) == 2
+    assert "has no decision rule" in capsys.readouterr().err
+    assert call(monkeypatch, "recalibrate", f"run={folder}") == 0
+    capsys.readouterr()
+    assert call(monkeypatch, *words, asked) == 0
+    assert "unseen mh" in capsys.readouterr().out
+    (path,) = (folder / "evaluation").glob("clinic-*/report.json")
+    report = json.loads(path.read_text())
+    assert set(report["unseen"]) == {"mh", "ERM", "all"}
+    assert report["unseen"]["mh"]["scans"] == len(list((clinic / "MH").iterdir()))
+    assert report["scans"] == sum(len(list((clinic / n).iterdir())) for n in ("DME", "NORMAL"))
+    rows = list(csv.DictReader((path.parent / "predictions.csv").open()))
+    assert len(rows) == report["scans"] + report["unseen"]["all"]["scans"]
+    assert "does not know" in (path.parent / "report.html").read_text()
+    assert call(monkeypatch, *words, "unseen=AMD:urgent") == 2
+    assert "no scans in a folder amd" in capsys.readouterr().err
+    assert call(monkeypatch, f"run={folder}", asked) == 2
+    assert "say data=FOLDER" in capsys.readouterr().err

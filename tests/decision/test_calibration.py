@@ -98,5 +98,6 @@ def test_figures_do_not_depend_on_the_order_of_scans(case, random):
     ours = calibration_figures(logits, labels, 2.0)["after"]
     shuffled = calibration_figures(logits[order], labels[order], 2.0)["after"]
     assert ours == pytest.approx(shuffled)
-    assert 0 <= ours["ece"] <= 1
+    error = ours["calibration_error"]
+    assert 0 <= error <= 1 if len(labels) >= 10 else error is None
     assert 0 <= ours["brier"] <= 2

@@ -35,19 +35,20 @@ def test_exchangeable_scans_are_covered_in_every_class(coverage):
 
 
 @given(st.integers(0, 60), st.sampled_from([0.5, 0.8, 0.9, 0.99]), st.integers(0, 99))
-def test_calibration_scans_are_covered_or_too_few(scans, coverage, seed):
+def test_calibration_scans_are_covered_and_all_of_them_where_they_are_few(scans, coverage, seed):
     rng = np.random.default_rng(seed)
     probabilities, labels = simulated(rng, scans) if scans else (np.zeros((0, 4)), np.zeros(0, int))
     thresholds = set_thresholds(probabilities, labels, coverage)
     sets = prediction_sets(probabilities, thresholds)
     for label in range(4):
         own = labels == label
-        if own.sum() < coverage / (1 - coverage) - 1e-9:
+        if not own.any():
             assert thresholds[label] == 0
-        else:
-            assert thresholds[label] in probabilities[own, label]
-        if own.any():
-            assert sets[own, label].mean() >= coverage
+            continue
+        assert thresholds[label] in probabilities[own, label]
+        assert sets[own, label].mean() >= coverage
+        if own.sum() < coverage / (1 - coverage) - 1e-9:
+            assert sets[own, label].all()
 
 
 def test_more_coverage_gives_larger_sets():
@@ -68,7 +69,8 @@ def test_the_sampling_range_holds_what_sampling_gives():
         threshold = set_thresholds(calibration[:, None], np.zeros(30, int), 0.9)[0]
         outside += not low <= (test >= threshold).mean() <= high
     assert outside / 2000 < 0.08
-    assert coverage_range(0.9, 3, 50) == (1.0, 1.0)
+    assert coverage_range(0.9, 0, 50) == (1.0, 1.0)
+    assert coverage_range(0.9, 3, 50)[0] < 0.75
 
 
 @pytest.mark.parametrize("scans_each", [1, 6])
@@ -92,5 +94,5 @@ def test_repeated_views_of_one_score_change_nothing(patients, views, share, seed
     once = patient_threshold(scores, np.arange(patients), share)
     again = patient_threshold(np.tile(scores, views), np.tile(np.arange(patients), views), share)
     assert once == again
-    rank = int(np.ceil((patients + 1) * share - 1e-9))
-    assert once == (np.sort(scores)[::-1][rank - 1] if rank <= patients else None)
+    rank = min(int(np.ceil((patients + 1) * share - 1e-9)), patients)
+    assert once == np.sort(scores)[::-1][rank - 1]

@@ -25,7 +25,9 @@ def test_a_rule_survives_its_files_to_the_same_decisions(tmp_path):
     assert before.referrals == after.referrals
     np.testing.assert_array_equal(before.sets, after.sets)
     np.testing.assert_array_equal(before.outlier_scores, after.outlier_scores)
-    assert again.fitted_on == {"data": "made up"}
+    assert again.fitted_on == rule.fitted_on
+    for before, after in zip(rule.reference, again.reference, strict=True):
+        np.testing.assert_array_equal(before, after)
     mine = tmp_path / "decision" / "scans_of_mine.csv"
     mine.write_text("mine")
     write_rule(tmp_path, fitted(seed=9))
@@ -71,6 +73,8 @@ def stage(tmp_path):
         {"temperature": "1"},
         {"temperature": True},
         {"temperature": None},
+        {"reference": {"scores": [1.0], "patients": [0], "labels": [0], "sizes": [1], "tiers": []}},
+        {"reference": {"scores": [1], "patients": [0], "labels": [4], "sizes": [1], "tiers": [0]}},
         {"set_thresholds": [0.5, float("nan"), 0.5, 0.5]},
         {"set_thresholds": [0.5, 0.5, 0.5]},
         {"set_thresholds": [0.5] * 5},

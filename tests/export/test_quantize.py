@@ -10,7 +10,7 @@ from oct_jax.data.loader import Batch, read_batch
 from oct_jax.data.phantom import phantom_scans
 from oct_jax.decision.rule import DecisionRule, decide
 from oct_jax.export import quantize
-from oct_jax.export.evidence import Answers, agreement, answer, referrals, share
+from oct_jax.export.evidence import Answers, agreement, answer, referrals
 from oct_jax.export.graph import make_graphs
 from oct_jax.export.quantize import Recipe, compare, passes, search, squeeze_excite_nodes
 from oct_jax.model.inference import Outputs
@@ -97,15 +97,6 @@ def test_agreement_is_1_with_itself_and_symmetric(said, random):
     other = random.sample(said, len(said))
     assert agreement(said, said) == 1
     assert agreement(said, other) == agreement(other, said)
-
-
-@given(scans=st.integers(1, 500), part=st.floats(0, 1))
-def test_intervals_hold_their_share(scans, part):
-    hits = round(part * scans)
-    rate, low, high, count = share(hits, scans)
-    assert 0 <= low <= rate <= high <= 1
-    assert count == scans
-    assert low < high
 
 
 @given(label=st.integers(0, 3), certain=st.floats(0.3, 0.999), score=st.floats(0, 2))
