@@ -33,6 +33,16 @@ recalibrate *settings:
 adapt *settings:
     @python -m oct_jax.evaluate adapt "$@"
 
+# Compare two models, or CSVs of predictions, on the same scans: `just compare A B data=FOLDER`.
+[no-exit-message]
+compare *words:
+    @python -m oct_jax.evaluate compare "$@"
+
+# Train and test by a named protocol: `just benchmark protocol=by_patient data=... weights=...`.
+[no-exit-message]
+benchmark *settings:
+    @python -m oct_jax.benchmark "$@"
+
 # Have scans changed since calibration? `just monitor data=FOLDER`; exit code 1 is an alarm.
 [no-exit-message]
 monitor *settings:

@@ -354,7 +354,7 @@ def classifier_of(
     folded, config = fold(variables, model)
     return Classifier(
         model=build(config),
-        variables=jax.tree.map(jnp.asarray, folded),
+        variables=jax.device_put(folded),
         preprocess=preprocess,
         synthetic=synthetic,
         stage=stage,

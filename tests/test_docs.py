@@ -30,6 +30,8 @@ CONFIGS = {
     ("evaluate",): configs.EvaluateConfig,
     ("evaluate", "recalibrate"): configs.RecalibrateConfig,
     ("evaluate", "adapt"): configs.AdaptConfig,
+    ("evaluate", "compare"): configs.CompareConfig,
+    ("benchmark",): configs.BenchmarkConfig,
     ("evaluate", "monitor"): configs.MonitorConfig,
     ("evaluate", "report"): configs.ReportConfig,
     ("explain",): configs.ExplainConfig,
@@ -122,6 +124,12 @@ class Command:
         words = words[len(key) - 1 :]
         if self.room == "data":
             words = as_settings(words)
+        if key == ("evaluate", "compare"):
+            assert sum("=" not in word for word in words) == 2, "compare what?"
+            words = [word for word in words if "=" in word]
+        if key == ("benchmark",):
+            check_stages([word for word in words if word.startswith(("frozen.", "finetune."))])
+            words = [word for word in words if not word.startswith(("frozen.", "finetune."))]
         if key == ("explain",):
             assert any("=" not in word for word in words), "explain what?"
             words = [word for word in words if "=" in word]
@@ -162,15 +170,21 @@ def read_command(line: str) -> Command | None:
     return None
 
 
+def check_stages(words: list[str]):
+    """Words such as `finetune.epochs=8` are settings of `train`."""
+    for word in words:
+        name, _, value = word.partition("=")
+        stage, _, setting = name.partition(".")
+        parse(configs.TrainConfig, [f"stage={stage}", f"{setting}={value}"], {})
+
+
 def check_experiment(script: str, words: list[str]):
     """The script exists and reads the settings it is given."""
     source = (ROOT / script).read_text()
+    check_stages([word for word in words if "." in word.partition("=")[0]])
     for word in words:
-        name, equals, value = word.partition("=")
-        stage, _, setting = name.rpartition(".")
-        if stage:
-            parse(configs.TrainConfig, [f"stage={stage}", f"{setting}={value}"], {})
-        elif equals:
+        name, equals, _ = word.partition("=")
+        if "." not in name and equals:
             assert f'"{name}"' in source, f"{script} reads no {name}"
 
 

@@ -14,6 +14,7 @@ from oct_jax import Augment, Preprocess, UserError
 from oct_jax.data.kermany import list_scans
 from oct_jax.data.split import split_records
 from oct_jax.model.protocol import Pretrained
+from oct_jax.runs import folds as runs_folds
 from oct_jax.task import KERMANY
 from oct_jax.train import finetune, frozen
 
@@ -71,7 +72,7 @@ def test_a_fold_is_trained_once_calibrated_and_stored(folds, root, tmp_path, mon
     console = Console(quiet=True)
     settings = folds.read_stage("frozen", {"epochs": "1", "batch_size": "8"}, seed=0)
     once = folds.train_stage(fold, start.variables, settings, tmp_path / "frozen", console)
-    monkeypatch.setattr(folds, "train", lambda *_, **__: pytest.fail("trained twice"))
+    monkeypatch.setattr(runs_folds, "train", lambda *_, **__: pytest.fail("trained twice"))
     again = folds.train_stage(fold, start.variables, settings, tmp_path / "frozen", console)
     np.testing.assert_array_equal(once.params["head"]["kernel"], again.params["head"]["kernel"])
     folds.store_test(folds.calibrated(fold, again, settings), fold.scans, tmp_path / "fold.npz")

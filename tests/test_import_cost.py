@@ -29,7 +29,11 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "evaluate", "evaluate recalibrate", "explain", "export", "data audit"]
+    "command",
+    [
+        *("train", "evaluate", "evaluate recalibrate", "evaluate compare", "benchmark", "explain"),
+        *("export", "data audit"),
+    ],
 )
 @pytest.mark.parametrize(("argument", "code"), [("nosuch=1", 2), ("--help", 0)])
 def test_a_wrong_argument_and_help_import_nothing_heavy(command, argument, code):
@@ -60,18 +64,23 @@ def test_training_reports_what_is_not_there_before_anything_heavy_is_imported(wo
     assert imported_by("-m", "oct_jax.train", *words, code=2).isdisjoint(HEAVY)
 
 
-def test_a_model_file_is_loaded_and_used_without_what_trains(tmp_path):
+def test_a_model_file_is_used_without_what_trains_and_with_one_compiled_program(tmp_path):
     load(make_run(tmp_path / "run")).save(tmp_path / "model.safetensors")
     script = f"""
 import sys
+import jax
 import numpy as np
 from oct_jax import load
+compiled = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, seconds, **rest: compiled.append(event) if "backend_compile" in event else None
+)
 load({str(tmp_path / "model.safetensors")!r}).predict(np.zeros((32, 48), np.uint8))
 unwanted = ("orbax", "grain", "tensorstore", "chz", "pooch", "oct_jax.train", "oct_jax.commands")
-print([name for name in sys.modules if name.startswith(unwanted)])
+print([name for name in sys.modules if name.startswith(unwanted)], len(compiled))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout == "[]\n", done.stdout + done.stderr
+    assert done.stdout == "[] 1\n", done.stdout + done.stderr
 
 
 def test_a_model_file_that_is_not_there_is_reported_before_anything_heavy_is_imported(tmp_path):

@@ -34,7 +34,7 @@ LIBRARY = (
 APPLICATION = ("runs", "reports", "export", "commands")
 ORDER = (*LIBRARY, *APPLICATION)
 # Doors: `python -m oct_jax.NAME` outside of a subpackage's `__main__`.
-DOORS = ("demo", "evaluate")
+DOORS = ("benchmark", "demo", "evaluate")
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from oct_jax.commands.entry import make_console
 from oct_jax.commands.parsing import HelpRequested, parse, refuse_control_characters
-from oct_jax.commands.scan_files import find_tasks
+from oct_jax.commands.scan_files import find_jobs
 from oct_jax.commands.settings import (
     AdaptConfig,
     AuditConfig,
+    BenchmarkConfig,
+    CompareConfig,
     DemoConfig,
     EvaluateConfig,
     ExplainConfig,
@@ -28,9 +31,15 @@ from oct_jax.commands.settings import (
     TrainConfig,
     ViewerConfig,
 )
+from oct_jax.paths import expand_home
+from oct_jax.runs.hub import PREFIX
 from oct_jax.runs.paths import find_run, latest_stage
-from oct_jax.runs.source import find_source
+from oct_jax.runs.source import SUFFIX, ModelSource, find_source
+from oct_jax.starter import NAME
 from oct_jax.types import UserError
+
+Side: TypeAlias = ModelSource | Path
+"""What is compared: a model, or a CSV file of predictions."""
 
 _DATA_USAGE = """Usage: python -m oct_jax.data audit ROOT [key=value ...]
        python -m oct_jax.data prepare ROOT out=FOLDER [key=value ...]
@@ -55,18 +64,18 @@ def train(words: list[str]) -> None:
 
 
 def evaluate(words: list[str]) -> None:
-    """Evaluates a run; `recalibrate` fits its decision rule to other scans, `adapt` the model.
+    """Evaluates a run; `recalibrate`, `adapt`, `compare`, `monitor`, `report` have own settings.
 
     Raises:
       SystemExit: with code 1, where `monitor` raises an alarm.
     """
     if words[:1] == ["monitor"]:
         monitoring = parse(MonitorConfig, words[1:], {})
-        scans = find_tasks([monitoring.data], None)
+        jobs = find_jobs([monitoring.data], None)
         source = find_source(monitoring.run, monitoring.model)
         from oct_jax.commands.monitor import monitor_scans
 
-        monitor_scans(monitoring, scans, source, make_console())
+        monitor_scans(monitoring, jobs, source, make_console())
     elif words[:1] == ["report"]:
         sheet = parse(ReportConfig, words[1:], {})
         find_run(sheet.run)
@@ -75,10 +84,17 @@ def evaluate(words: list[str]) -> None:
         write_report(sheet, make_console())
     elif words[:1] == ["adapt"]:
         adaptation = parse(AdaptConfig, words[1:], {})
-        scans = find_tasks([adaptation.data], None)
+        jobs = find_jobs([adaptation.data], None)
         from oct_jax.commands.adapt import adapt
 
-        adapt(adaptation, [task.scan for task in scans.tasks], make_console())
+        adapt(adaptation, [job.scan for job in jobs.scans], make_console())
+    elif words[:1] == ["compare"]:
+        names = [word for word in words[1:] if "=" not in word and not word.startswith("-")]
+        comparison = parse(CompareConfig, [word for word in words[1:] if word not in names], {})
+        sides = _sides(names, comparison)
+        from oct_jax.commands.compare import compare_sides
+
+        compare_sides(comparison, sides, make_console())
     elif words[:1] == ["recalibrate"]:
         recalibration = parse(RecalibrateConfig, words[1:], {})
         source = find_source(recalibration.run, recalibration.model)
@@ -112,13 +128,13 @@ def explain(words: list[str]) -> None:
     scans = [word for word in words if "=" not in word and not word.startswith("-")]
     config = parse(ExplainConfig, [word for word in words if word not in scans], {})
     _check_scans(scans)
-    tasks = find_tasks(scans, None if config.out is None else Path(config.out).expanduser())
+    jobs = find_jobs(scans, None if config.out is None else Path(config.out).expanduser())
     source = find_source(config.run, config.model)
     if config.target is not None and source.run is not None:
         _check_target(config.target, source.run)
     from oct_jax.commands.explain import explain
 
-    explain(tasks, source, config, make_console())
+    explain(jobs, source, config, make_console())
 
 
 def export(words: list[str]) -> None:
@@ -161,6 +177,17 @@ def data(words: list[str]) -> None:
         raise UserError(f"{name!r}: no such command; use audit or prepare")
 
 
+def benchmark(words: list[str]) -> None:
+    """Trains and tests by a named protocol."""
+    of_stages = [word for word in words if word.startswith(("frozen.", "finetune."))]
+    config = parse(BenchmarkConfig, [word for word in words if word not in of_stages], {})
+    if not os.path.lexists(config.data):
+        raise UserError(f"data={config.data}: no such file or folder")
+    from oct_jax.commands.benchmark import benchmark
+
+    benchmark(config, of_stages, make_console())
+
+
 def demo(words: list[str]) -> None:
     """Trains, evaluates, explains and exports on phantoms."""
     config = parse(DemoConfig, words, {})
@@ -177,6 +204,35 @@ def as_settings(words: Sequence[str]) -> list[str]:
     if "--write-manifest" in settings:
         settings[settings.index("--write-manifest")] = "write_manifest=manifest.csv"
     return [word.replace("--write-manifest=", "write_manifest=", 1) for word in settings]
+
+
+def _sides(names: Sequence[str], config: CompareConfig) -> tuple[Side, Side]:
+    """The two models or files of predictions to compare, and that there is something to ask them.
+
+    Raises:
+      UserError: not two, no such model or file, or no scans to compare models on.
+    """
+    if len(names) != 2:
+        raise UserError(
+            f"compare: {len(names)} names given; `just compare A B`, each a run folder, a model"
+            " file, starter, or a CSV of predictions"
+        )
+    sides = _side(names[0]), _side(names[1])
+    has_run = any(isinstance(side, ModelSource) and side.run is not None for side in sides)
+    if config.data is None and not has_run and not all(isinstance(s, Path) for s in sides):
+        raise UserError("data=: must be given: neither of the two is a run with scans of its own")
+    return sides
+
+
+def _side(name: str) -> Side:
+    path = Path(expand_home(name))
+    if path.suffix.lower() == ".csv":
+        if not path.is_file():
+            raise UserError(f"{name}: no such file")
+        return path
+    if name == NAME or name.startswith(PREFIX) or path.suffix == SUFFIX:
+        return find_source(None, name)
+    return find_source(name, None)
 
 
 def _check_places(config: TrainConfig) -> None:

@@ -7,9 +7,11 @@ defect of the program and keeps its traceback.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import errno
+import gc
 import io
 import logging
 import os
@@ -47,6 +49,7 @@ def run(command: Callable[[list[str]], None]) -> int:
     """
     keep_freed_memory()
     keep_libraries_quiet()
+    collect_garbage_seldom()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # File names need not be valid text; printing one must not fail.
@@ -166,6 +169,17 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         for name, value in _MALLOC.items():
             mallopt(name, value)
+
+
+def collect_garbage_seldom() -> None:
+    """Has Python look for reference cycles after 100,000 new objects instead of 700.
+
+    Imports and tracing make hundreds of thousands of objects that stay. At exit Python would look
+    through all of them once more; it need not (`gc.freeze`). The two took `explain` of one scan
+    from 2.6 to 1.9 s of CPU time. Arrays are freed by their reference counts all the same.
+    """
+    gc.set_threshold(100_000, 20, 20)
+    atexit.register(gc.freeze)
 
 
 def keep_libraries_quiet() -> None:

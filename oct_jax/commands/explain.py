@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from oct_jax.arrays import ScanArray
 from oct_jax.classifier import Classifier
-from oct_jax.commands.scan_files import SUFFIX, Task, Tasks
+from oct_jax.commands.scan_files import SUFFIX, Jobs, ScanJob
 from oct_jax.commands.settings import ExplainConfig
 from oct_jax.data.preprocess import resize_scan, to_input_coordinates
 from oct_jax.data.readers import UnreadableScan, map_threads, read_scan
@@ -51,45 +51,45 @@ class Trained:
     hashes: frozenset[str]
 
 
-def explain(found: Tasks, source: ModelSource, config: ExplainConfig, console: Console) -> None:
+def explain(jobs: Jobs, source: ModelSource, config: ExplainConfig, console: Console) -> None:
     """Writes a page and a JSON file for every scan and every eye; see `ExplainConfig`.
 
     Args:
-      found: the scans, as `find_tasks` gives them for `config.out`.
+      jobs: the scans and volumes, as `find_jobs` gives them for `config.out`.
       source: the model.
       config: the settings.
-      console: is told two lines a scan.
+      console: gets two lines for each scan.
 
     Raises:
       UserError: the model is damaged; or, after all others are done, the scans that failed.
     """
     out = None if config.out is None else Path(config.out)
-    for line in found.lines():
+    for line in jobs.lines():
         console.print(line, markup=False)
     if source.note:
         console.print(source.note, markup=False)
-    tasks, folders = found.tasks, found.folders
+    scans, folders = jobs.scans, jobs.folders
     trained = _open_model(source, config)
     failed: list[str] = []
-    if found.eyes:
+    if jobs.volumes:
         from oct_jax.commands.explain_eye import explain_eyes  # which needs this module
 
-        failed += explain_eyes(found, trained, config, console)
+        failed += explain_eyes(jobs, trained, config, console)
     tiles: dict[Path, tuple[np.ndarray, str]] = {}
-    with Progress(console=console, transient=True, disable=len(tasks) < 2) as progress:
-        bar = progress.add_task("explaining", total=len(tasks))
-        for rows in batch_slices(len(tasks)):
-            chunk = tasks[rows]
+    with Progress(console=console, transient=True, disable=len(scans) < 2) as progress:
+        bar = progress.add_task("explaining", total=len(scans))
+        for rows in batch_slices(len(scans)):
+            chunk = scans[rows]
             tiles |= _explain_chunk(chunk, trained, config, console, failed)
             progress.advance(bar, len(chunk))
     for folder in folders:
         _write_sheet(folder, out or folder, tiles, trained, console)
-    asked = len(tasks) + len(found.eyes)
-    if failed and asked == 1:
+    total = len(scans) + len(jobs.volumes)
+    if failed and total == 1:
         raise UserError(failed[0])
     if failed:
-        kinds = "scans and volumes" if found.eyes else "scans"
-        raise UserError(f"{len(failed)} of {asked} {kinds} failed: {'; '.join(failed)}")
+        kinds = "scans and volumes" if jobs.volumes else "scans"
+        raise UserError(f"{len(failed)} of {total} {kinds} failed: {'; '.join(failed)}")
 
 
 def _open_model(source: ModelSource, config: ExplainConfig) -> Trained:
@@ -103,16 +103,16 @@ def _open_model(source: ModelSource, config: ExplainConfig) -> Trained:
 
 
 def _explain_chunk(
-    tasks: Sequence[Task],
+    jobs: Sequence[ScanJob],
     trained: Trained,
     config: ExplainConfig,
     console: Console,
     failed: list[str],
 ) -> dict[Path, tuple[np.ndarray, str]]:
     """Explains up to 32 scans; returns a small picture and a caption of each that worked."""
-    read = list(zip(tasks, map_threads(_read, tasks), strict=True))
+    read = list(zip(jobs, map_threads(_read, jobs), strict=True))
     failed += [str(scan) for _, scan in read if isinstance(scan, UnreadableScan)]
-    good = [(task, scan) for task, scan in read if not isinstance(scan, UnreadableScan)]
+    good = [(job, scan) for job, scan in read if not isinstance(scan, UnreadableScan)]
     if not good:
         return {}
     classifier, scans = trained.classifier, [scan for _, scan in good]
@@ -120,64 +120,74 @@ def _explain_chunk(
     inputs = [resize_scan(scan, classifier.preprocess) for scan in scans]
     doubts = doubts_of(classifier, explanations, inputs, flip=config.flip)
     tiles = {}
-    for (task, scan), one, doubt, small in zip(good, explanations, doubts, inputs, strict=True):
-        known = hashlib.sha256(task.scan.read_bytes()).hexdigest() in trained.hashes
-        marks = [*trained.marks, *([TRAINED_ON] if known else []), *doubt]
+    for (job, scan), explanation, doubt, small in zip(
+        good, explanations, doubts, inputs, strict=True
+    ):
+        trained_on = hashlib.sha256(job.scan.read_bytes()).hexdigest() in trained.hashes
+        marks = [*trained.marks, *([TRAINED_ON] if trained_on else []), *doubt]
         try:
-            written = _write(task, scan, one, marks, trained)
+            written = _write(job, scan, explanation, marks, trained)
         except OSError as error:
-            failed.append(f"cannot write {task.output.parent}: {error.strerror}; give out=FOLDER")
+            failed.append(f"cannot write {job.output.parent}: {error.strerror}; give out=FOLDER")
             continue
-        _tell(console, task.scan, one, written, [f"by {trained.source.name}", *marks])
-        over_input = to_input_coordinates(one.cells, one.grid, classifier.preprocess.size)
-        tiles[task.scan] = (overlay(small, over_input), _caption(task.scan, one))
+        _report(console, job.scan, explanation, written, [f"by {trained.source.name}", *marks])
+        over_input = to_input_coordinates(
+            explanation.cells, explanation.grid, classifier.preprocess.size
+        )
+        tiles[job.scan] = (overlay(small, over_input), _caption(job.scan, explanation))
     return tiles
 
 
-def _read(task: Task) -> ScanArray | UnreadableScan:
+def _read(job: ScanJob) -> ScanArray | UnreadableScan:
     try:
-        return read_scan(task.scan)
+        return read_scan(job.scan)
     except UnreadableScan as error:
         return error
 
 
 def _write(
-    task: Task, scan: ScanArray, one: Explanation, marks: Sequence[str], trained: Trained
+    job: ScanJob, scan: ScanArray, explanation: Explanation, marks: Sequence[str], trained: Trained
 ) -> Path:
-    task.output.parent.mkdir(parents=True, exist_ok=True)
-    picture = Path(f"{task.output}{SUFFIX}.png")
-    write_atomic(picture, encode_png(page(scan, one, marks)))
-    write_json(Path(f"{task.output}{SUFFIX}.json"), _as_json(task, one, marks, trained))
+    job.output.parent.mkdir(parents=True, exist_ok=True)
+    picture = Path(f"{job.output}{SUFFIX}.png")
+    write_atomic(picture, encode_png(page(scan, explanation, marks)))
+    write_json(Path(f"{job.output}{SUFFIX}.json"), _as_json(job, explanation, marks, trained))
     return picture
 
 
 def _as_json(
-    task: Task, one: Explanation, marks: Sequence[str], trained: Trained
+    job: ScanJob, explanation: Explanation, marks: Sequence[str], trained: Trained
 ) -> dict[str, Any]:
-    said = one.prediction
-    peak = np.unravel_index(one.heatmap.argmax(), one.scan_shape) if one.cells.any() else None
+    prediction = explanation.prediction
+    peak = (
+        np.unravel_index(explanation.heatmap.argmax(), explanation.scan_shape)
+        if explanation.cells.any()
+        else None
+    )
     return {
-        "scan": str(task.scan),
-        "height_width": list(one.scan_shape),
-        "label": said.label,
-        "referral": advice(said),
-        "probabilities": dict(zip(said.task.classes, said.probabilities.tolist(), strict=True)),
-        "logits": dict(zip(said.task.classes, said.logits.tolist(), strict=True)),
-        "calibrated": said.decision is not None and not said.decision.adapted,
+        "scan": str(job.scan),
+        "height_width": list(explanation.scan_shape),
+        "label": prediction.label,
+        "referral": advice(prediction),
+        "probabilities": dict(
+            zip(prediction.task.classes, prediction.probabilities.tolist(), strict=True)
+        ),
+        "logits": dict(zip(prediction.task.classes, prediction.logits.tolist(), strict=True)),
+        "calibrated": prediction.decision is not None and not prediction.decision.adapted,
         "decision": None
-        if said.decision is None
+        if prediction.decision is None
         else {
-            "referral": said.decision.referral,
-            "prediction_set": list(said.decision.classes),
-            "outlier_score": said.decision.outlier_score,
-            "no_retina": said.decision.no_retina,
+            "referral": prediction.decision.referral,
+            "prediction_set": list(prediction.decision.classes),
+            "outlier_score": prediction.decision.outlier_score,
+            "no_retina": prediction.decision.no_retina,
         },
-        "target": one.target,
-        "method": one.method,
+        "target": explanation.target,
+        "method": explanation.method,
         "map": {
-            "cells": [[round(value, 6) for value in row] for row in one.cells.tolist()],
-            "grid": dataclasses.asdict(one.grid),
-            "mean": float(one.cells.mean()),
+            "cells": [[round(value, 6) for value in row] for row in explanation.cells.tolist()],
+            "grid": dataclasses.asdict(explanation.grid),
+            "mean": float(explanation.cells.mean()),
             "peak_row_column": None if peak is None else [int(place) for place in peak],
         },
         "model": trained.source.name,
@@ -189,22 +199,25 @@ def _as_json(
     }
 
 
-def _tell(
-    console: Console, scan: Path, one: Explanation, picture: Path, marks: Sequence[str]
+def _report(
+    console: Console, scan: Path, explanation: Explanation, picture: Path, marks: Sequence[str]
 ) -> None:
-    said = one.prediction
+    prediction = explanation.prediction
     console.print(
-        f"{scan}: {said.label} {said.probabilities.max():.1%}, {advice(said)} ({certainty(said)})",
+        f"{scan}: {prediction.label} {prediction.probabilities.max():.1%},"
+        f" {advice(prediction)} ({certainty(prediction)})",
         markup=False,
     )
     notes = "; ".join([*marks, RESEARCH_USE])
-    console.print(f"  {picture}: {one.method} of {one.target}; {notes}", markup=False)
+    console.print(
+        f"  {picture}: {explanation.method} of {explanation.target}; {notes}", markup=False
+    )
 
 
-def _caption(scan: Path, one: Explanation) -> str:
+def _caption(scan: Path, explanation: Explanation) -> str:
     # The font has letters for text alone, and a file's name may be any bytes.
     name = scan.name.encode("utf-8", "replace").decode()
-    return f"{one.prediction.label} {one.prediction.probabilities.max():.0%} {name}"
+    return f"{explanation.prediction.label} {explanation.prediction.probabilities.max():.0%} {name}"
 
 
 def _write_sheet(

@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 from oct_jax.commands.explain import Trained
 from oct_jax.commands.recalibrate_eyes import read_eye_rule
-from oct_jax.commands.scan_files import SUFFIX, EyeTask, Tasks
+from oct_jax.commands.scan_files import SUFFIX, Jobs, VolumeJob
 from oct_jax.commands.settings import ExplainConfig
 from oct_jax.data.preprocess import resize_scan
 from oct_jax.data.readers import UnreadableScan
@@ -45,23 +45,23 @@ class _Explained:
 
 
 def explain_eyes(
-    found: Tasks, trained: Trained, config: ExplainConfig, console: Console
+    jobs: Jobs, trained: Trained, config: ExplainConfig, console: Console
 ) -> list[str]:
     """Writes a page and a JSON file for every eye; of several, a page and a CSV of all.
 
     Args:
-      found: the volumes, as `find_tasks` gives them.
+      jobs: the volumes, as `find_jobs` gives them.
       trained: the run.
       config: the settings.
-      console: is told two lines an eye.
+      console: gets two lines for each eye.
 
     Returns:
       The volumes that failed, a line each.
 
     Raises:
-      UserError: a folder cannot be written to; said before anything is computed.
+      UserError: a folder cannot be written to; raised before anything is computed.
     """
-    for folder in {task.folder for task in found.eyes}:
+    for folder in {job.folder for job in jobs.volumes}:
         _check_writable(folder)
     run = trained.source.run
     rule = None if run is None else read_eye_rule(run, trained.classifier)
@@ -69,31 +69,31 @@ def explain_eyes(
     done: list[_Explained] = []
     taken: set[Path] = set()
     with Progress(console=console, transient=True) as progress:
-        for task in found.eyes:
-            for volume in _opened(task, failed):
+        for job in jobs.volumes:
+            for volume in _opened(job, failed):
                 try:
-                    page = _page_of(volume, task.folder, taken)
+                    page = _page_of(volume, job.folder, taken)
                     done.append(_explain(volume, page, trained, rule, config, progress))
                 except (UserError, OSError) as error:
-                    failed.append(_in_words(error, task))
+                    failed.append(_message(error, job))
                     continue
-                _tell(console, done[-1], trained)
+                _report(console, done[-1], trained)
     if len(done) > 1:
-        _write_overview(done, failed, _common_folder(found, config), trained, console)
+        _write_overview(done, failed, _common_folder(jobs, config), trained, console)
     return failed
 
 
-def _opened(task: EyeTask, failed: list[str]) -> Sequence[Volume]:
+def _opened(job: VolumeJob, failed: list[str]) -> Sequence[Volume]:
     try:
-        return open_volumes(task.path)
+        return open_volumes(job.path)
     except UnreadableScan as error:
         failed.append(str(error))
         return ()
 
 
-def _in_words(error: Exception, task: EyeTask) -> str:
+def _message(error: Exception, job: VolumeJob) -> str:
     if isinstance(error, OSError):
-        return f"cannot write {task.folder}: {error.strerror}; give out=FOLDER"
+        return f"cannot write {job.folder}: {error.strerror}; give out=FOLDER"
     return str(error)
 
 
@@ -153,7 +153,7 @@ def _doubts(
         resize_scan(volume.read(index), classifier.preprocess, volume.spacing)
         for index, _ in explanation.telling
     ]
-    maps = [one for _, one in explanation.telling]
+    maps = [bscan for _, bscan in explanation.telling]
     lines = doubts_of(classifier, maps, inputs, flip=config.flip)
     return {index: line for (index, _), line in zip(explanation.telling, lines, strict=True)}
 
@@ -224,7 +224,7 @@ def _rounded(distances: Sequence[float], index: int) -> float | None:
     return round(distances[index], 1) if distances else None
 
 
-def _tell(console: Console, done: _Explained, trained: Trained) -> None:
+def _report(console: Console, done: _Explained, trained: Trained) -> None:
     eye, volume = done.explanation.prediction, done.volume
     certainty = "calibrated by eye" if eye.calibrated else "certainty not calibrated"
     console.print(
@@ -235,10 +235,10 @@ def _tell(console: Console, done: _Explained, trained: Trained) -> None:
     console.print(f"  {done.page}: {'; '.join(notes)}", markup=False)
 
 
-def _common_folder(found: Tasks, config: ExplainConfig) -> Path:
+def _common_folder(jobs: Jobs, config: ExplainConfig) -> Path:
     if config.out is not None:
         return Path(config.out)
-    return Path(os.path.commonpath([task.path.absolute().parent for task in found.eyes]))
+    return Path(os.path.commonpath([job.path.absolute().parent for job in jobs.volumes]))
 
 
 def _write_overview(
@@ -250,26 +250,26 @@ def _write_overview(
 ) -> None:
     """One page and one CSV of all eyes: the most urgent first, then the most certain."""
     ordered = sorted(done, key=_urgency)
-    rows = [_row(one, folder) for one in ordered]
+    rows = [_row(eye, folder) for eye in ordered]
     _write_csv(folder / f"eyes{SUFFIX}.csv", rows)
     page = folder / f"eyes{SUFFIX}.html"
     write_atomic(page, eyes_page(rows, [*trained.marks, *failed]))
     console.print(f"{page}: {len(rows)} eyes by urgency, and the same as CSV", markup=False)
 
 
-def _urgency(one: _Explained) -> tuple[int, float, str]:
-    eye = one.explanation.prediction
+def _urgency(explained: _Explained) -> tuple[int, float, str]:
+    eye = explained.explanation.prediction
     urgent = float(eye.probabilities[np.array(eye.task.urgent)].sum())
-    return _ORDER[eye.referral], -urgent, one.volume.name
+    return _ORDER[eye.referral], -urgent, explained.volume.name
 
 
-def _row(one: _Explained, folder: Path) -> dict[str, Any]:
-    eye = one.explanation.prediction
-    link = Path(os.path.relpath(one.page.absolute(), folder.absolute())).as_posix()
+def _row(explained: _Explained, folder: Path) -> dict[str, Any]:
+    eye = explained.explanation.prediction
+    link = Path(os.path.relpath(explained.page.absolute(), folder.absolute())).as_posix()
     return {
-        "eye": one.volume.name,
-        "name": one.volume.name,
-        "laterality": one.volume.laterality,
+        "eye": explained.volume.name,
+        "name": explained.volume.name,
+        "laterality": explained.volume.laterality,
         "label": eye.label,
         "probability": float(eye.probabilities.max()),
         "referral": eye.referral,

@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 
 from oct_jax.classifier import Classifier
-from oct_jax.commands.scan_files import Tasks
+from oct_jax.commands.scan_files import Jobs
 from oct_jax.commands.settings import MonitorConfig
 from oct_jax.data.kermany import OWN_GROUP, patient_of
 from oct_jax.data.preprocess import resize_scan
@@ -54,9 +54,7 @@ class _Scan:
     day: str = ""
 
 
-def monitor_scans(
-    config: MonitorConfig, tasks: Tasks, source: ModelSource, console: Console
-) -> None:
+def monitor_scans(config: MonitorConfig, jobs: Jobs, source: ModelSource, console: Console) -> None:
     """Compares the scans of a folder with a model's calibration scans, and writes what it saw.
 
     Raises:
@@ -76,11 +74,13 @@ def monitor_scans(
             f"{source.name}: keeps no calibration scores to compare with (a model of an earlier"
             " version, or one without a decision rule); `just recalibrate` adds them"
         )
-    listed = _listed(config, root, tasks, classifier)
-    for line in tasks.lines():
+    listed = _listed(config, root, jobs, classifier)
+    for line in jobs.lines():
         console.print(line, markup=False)
-    if tasks.eyes:
-        console.print(f"{len(tasks.eyes)} volumes left out: scans alone are compared", markup=False)
+    if jobs.volumes:
+        console.print(
+            f"{len(jobs.volumes)} volumes left out: scans alone are compared", markup=False
+        )
     scans, outputs = _predicted(classifier, listed, console)
     months = [scan.day[:7] for scan in scans]
     monitored = monitor(
@@ -117,11 +117,11 @@ def monitor_scans(
         raise SystemExit(1)
 
 
-def _listed(config: MonitorConfig, root: Path, tasks: Tasks, classifier: Classifier) -> list[_Scan]:
+def _listed(config: MonitorConfig, root: Path, jobs: Jobs, classifier: Classifier) -> list[_Scan]:
     """The scans in the order in which they came: by date where it is known, else by name."""
     files = [
-        (task.scan, task.scan.relative_to(root).as_posix() if root.is_dir() else task.scan.name)
-        for task in tasks.tasks
+        (job.scan, job.scan.relative_to(root).as_posix() if root.is_dir() else job.scan.name)
+        for job in jobs.scans
     ]
     known = _read_manifest(Path(config.manifest), root) if config.manifest else None
     scans = []

@@ -18,7 +18,7 @@ _SCAN_SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp")
 
 
 @dataclass(frozen=True)
-class Task:
+class ScanJob:
     """A scan to explain.
 
     Attributes:
@@ -31,7 +31,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class EyeTask:
+class VolumeJob:
     """A volume to explain.
 
     Attributes:
@@ -44,20 +44,20 @@ class EyeTask:
 
 
 @dataclass(frozen=True)
-class Tasks:
+class Jobs:
     """What the words on the command line name.
 
     Attributes:
-      tasks: the scans, each once.
-      eyes: the volumes, each once.
+      scans: each once.
       folders: those among the words.
       skipped: files in the folders that are left out, because their ending is not a scan's.
+      volumes: each once.
     """
 
-    tasks: tuple[Task, ...]
+    scans: tuple[ScanJob, ...]
     folders: tuple[Path, ...]
     skipped: tuple[Path, ...]
-    eyes: tuple[EyeTask, ...] = ()
+    volumes: tuple[VolumeJob, ...] = ()
 
     def lines(self) -> list[str]:
         """What a person should know, a line each."""
@@ -69,7 +69,7 @@ class Tasks:
         return [f"{len(self.skipped)} files skipped, whose endings are not {_endings()}: {named}"]
 
 
-def find_tasks(words: Sequence[str], out: Path | None) -> Tasks:
+def find_jobs(words: Sequence[str], out: Path | None) -> Jobs:
     """Finds the scans and the volumes that the words name.
 
     Args:
@@ -77,10 +77,11 @@ def find_tasks(words: Sequence[str], out: Path | None) -> Tasks:
       out: where pages go, with the subfolders of a searched folder; None: beside their scans.
 
     Raises:
-      UserError: a word names nothing, a folder holds no scans, or two scans would write one page.
+      UserError: a word names nothing, a folder holds no scans, or two scans would write the
+        same page.
     """
-    tasks: dict[Path, Task] = {}
-    eyes: dict[Path, EyeTask] = {}
+    scans: dict[Path, ScanJob] = {}
+    volumes: dict[Path, VolumeJob] = {}
     folders, skipped = [], []
     for word in words:
         if not word:
@@ -88,33 +89,35 @@ def find_tasks(words: Sequence[str], out: Path | None) -> Tasks:
         path = Path(expand_home(word))
         if path.is_dir():
             folders.append(path)
-            volumes = _volumes_in(path)
-            found, root = _scans_in(path, volumes), path
-            skipped += _skipped_in(path, volumes)
-            for volume in volumes:
-                where = _home_of(volume, path, out)
-                eyes.setdefault(volume.resolve(), EyeTask(volume, where))
+            volumes_here = _volumes_in(path)
+            files, root = _scans_in(path, volumes_here), path
+            skipped += _skipped_in(path, volumes_here)
+            for volume in volumes_here:
+                where = _page_folder(volume, path, out)
+                volumes.setdefault(volume.resolve(), VolumeJob(volume, where))
         elif glob.has_magic(word) and not path.exists():
-            found, root = [Path(match) for match in sorted(glob.glob(str(path)))], None
-            for match in [match for match in found if not _is_ours(match) and _is_volume(match)]:
-                eyes.setdefault(match.resolve(), EyeTask(match, _home_of(match, match, out)))
-            found = [m for m in found if _is_scan(m) and m.resolve() not in eyes]
-            if not found and not eyes:
+            matches, root = [Path(match) for match in sorted(glob.glob(str(path)))], None
+            for match in matches:
+                if not _is_ours(match) and _is_volume(match):
+                    job = VolumeJob(match, _page_folder(match, match, out))
+                    volumes.setdefault(match.resolve(), job)
+            files = [m for m in matches if _is_scan(m) and m.resolve() not in volumes]
+            if not files and not volumes:
                 raise UserError(f"{word}: matches no {_endings()} file")
         elif path.is_file() and _is_volume(path):
-            eyes.setdefault(path.resolve(), EyeTask(path, _home_of(path, path, out)))
-            found, root = [], None
+            volumes.setdefault(path.resolve(), VolumeJob(path, _page_folder(path, path, out)))
+            files, root = [], None
         elif path.is_file():
-            found, root = [path], None
+            files, root = [path], None
         else:
             raise UserError(f"{word}: no such file or folder; give a scan, a folder or a pattern")
-        for scan in found:
+        for scan in files:
             where = scan.parent if out is None else out
             if out is not None and root is not None:
                 where = out / scan.parent.relative_to(root)
-            tasks.setdefault(scan.resolve(), Task(scan, where / scan.stem))
-    named = tuple(_told_apart(list(tasks.values())))
-    return Tasks(named, tuple(folders), tuple(skipped), tuple(eyes.values()))
+            scans.setdefault(scan.resolve(), ScanJob(scan, where / scan.stem))
+    named = tuple(_with_unique_pages(list(scans.values())))
+    return Jobs(named, tuple(folders), tuple(skipped), tuple(volumes.values()))
 
 
 def _volumes_in(folder: Path) -> list[Path]:
@@ -131,7 +134,7 @@ def _is_volume(path: Path) -> bool:
     return is_volume(path)
 
 
-def _home_of(volume: Path, root: Path, out: Path | None) -> Path:
+def _page_folder(volume: Path, root: Path, out: Path | None) -> Path:
     """Where a volume's page goes: inside of its folder, beside its file, or below `out`."""
     own = volume if volume.is_dir() else volume.parent
     if out is None:
@@ -140,11 +143,11 @@ def _home_of(volume: Path, root: Path, out: Path | None) -> Path:
 
 
 def _scans_in(folder: Path, volumes: Sequence[Path]) -> list[Path]:
-    found = sorted(path for path in folder.rglob("*") if _is_scan(path))
-    found = [path for path in found if not _is_part(path, volumes)]
-    if not found and not volumes:
+    scans = sorted(path for path in folder.rglob("*") if _is_scan(path))
+    scans = [path for path in scans if not _is_part(path, volumes)]
+    if not scans and not volumes:
         raise UserError(f"{folder}: holds no scans ({_endings()}) and no volumes")
-    return found
+    return scans
 
 
 def _skipped_in(folder: Path, volumes: Sequence[Path]) -> list[Path]:
@@ -176,19 +179,19 @@ def _endings() -> str:
     return ", ".join(_SCAN_SUFFIXES)
 
 
-def _told_apart(tasks: list[Task]) -> list[Task]:
+def _with_unique_pages(jobs: list[ScanJob]) -> list[ScanJob]:
     """`a.png` and `a.tif` side by side keep their endings in the names of their pages."""
-    taken = Counter(task.output for task in tasks)
+    count = Counter(job.output for job in jobs)
     named = [
-        task if taken[task.output] == 1 else Task(task.scan, task.output.parent / task.scan.name)
-        for task in tasks
+        job if count[job.output] == 1 else ScanJob(job.scan, job.output.parent / job.scan.name)
+        for job in jobs
     ]
-    seen: dict[Path, Path] = {}
-    for task in named:
-        other = seen.setdefault(task.output, task.scan)
-        if other != task.scan:
+    scan_of: dict[Path, Path] = {}
+    for job in named:
+        first = scan_of.setdefault(job.output, job.scan)
+        if first != job.scan:
             raise UserError(
-                f"{task.scan} and {other} would write one page in {task.output.parent};"
-                " explain them apart, or leave out= out"
+                f"{job.scan} and {first} would write the same page in {job.output.parent};"
+                " explain them separately, or without out="
             )
     return named

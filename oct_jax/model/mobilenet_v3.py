@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import operator
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -106,7 +106,7 @@ class MobileNetV3Config:
 
     def build(self) -> Model:
         """The model; traces the module."""
-        module = nnx.eval_shape(lambda: MobileNetV3(self, rngs=nnx.Rngs(0)))
+        module = nnx.eval_shape(lambda: MobileNetV3(self))
         backbone, params, stats = nnx.split(module.backbone, nnx.Param, nnx.BatchStat)
         head, head_params = nnx.split(module.head, nnx.Param)
         shapes = Variables(
@@ -165,7 +165,7 @@ def last_activation(config: MobileNetV3Config) -> Activation:
     return "hard_swish" if config.variant == "large" else "relu"
 
 
-def _conv_norm(config: MobileNetV3Config, rngs: nnx.Rngs, in_features, out_features, **kwargs):
+def _conv_norm(config: MobileNetV3Config, in_features, out_features, **kwargs):
     return ConvNorm(
         in_features,
         out_features,
@@ -175,7 +175,6 @@ def _conv_norm(config: MobileNetV3Config, rngs: nnx.Rngs, in_features, out_featu
         folded=config.folded,
         dtype=jnp.dtype(config.dtype),
         lowering=config.lowering,
-        rngs=rngs,
         **kwargs,
     )
 
@@ -187,17 +186,14 @@ class InvertedResidual(nnx.Module):
     a quarter of the expanded channels. A block that does not widen has no `expand`.
     """
 
-    def __init__(
-        self, in_features: int, block: Block, config: MobileNetV3Config, *, rngs: nnx.Rngs
-    ):
+    def __init__(self, in_features: int, block: Block, config: MobileNetV3Config):
         kernel, expanded, out, squeeze, activation, stride = block
         dtype = jnp.dtype(config.dtype)
         self.expand = nnx.data(None)
         if expanded != in_features:
-            self.expand = _conv_norm(config, rngs, in_features, expanded, activation=activation)
+            self.expand = _conv_norm(config, in_features, expanded, activation=activation)
         self.depthwise = _conv_norm(
             config,
-            rngs,
             expanded,
             expanded,
             kernel=kernel,
@@ -212,9 +208,8 @@ class InvertedResidual(nnx.Module):
                 make_divisible(expanded // 4),
                 dtype=dtype,
                 lowering=config.lowering,
-                rngs=rngs,
             )
-        self.project = _conv_norm(config, rngs, expanded, out)
+        self.project = _conv_norm(config, expanded, out)
         self.residual = stride == 1 and in_features == out
         self.stride = stride
 
@@ -246,20 +241,18 @@ def _large_blocks(config: MobileNetV3Config) -> int:
 class Backbone(nnx.Module):
     """Images to the last feature map."""
 
-    def __init__(self, config: MobileNetV3Config, *, rngs: nnx.Rngs):
+    def __init__(self, config: MobileNetV3Config):
         activation = last_activation(config)
         features = channels_of(STEM, config)
         self.stem = _conv_norm(
-            config, rngs, config.channels, features, kernel=3, stride=2, activation=activation
+            config, config.channels, features, kernel=3, stride=2, activation=activation
         )
         # Keyed by the row of the table, as strings: every path in the parameters is of names.
         self.blocks = nnx.Dict()
         for row, block in enumerate(blocks_of(config)):
-            self.blocks[str(row)] = InvertedResidual(features, block, config, rngs=rngs)
+            self.blocks[str(row)] = InvertedResidual(features, block, config)
             features = block.out
-        self.last = _conv_norm(
-            config, rngs, features, feature_channels(config), activation=activation
-        )
+        self.last = _conv_norm(config, features, feature_channels(config), activation=activation)
         self.recomputed = _large_blocks(config) if config.remat == "blocks" else 0
 
     def dense(self, images: Images) -> FeatureMap:
@@ -293,11 +286,11 @@ class Backbone(nnx.Module):
 class Head(nnx.Module):
     """The last feature map to logits, in float32 whatever the backbone computes in."""
 
-    def __init__(self, config: MobileNetV3Config, *, rngs: nnx.Rngs):
-        init = nnx.initializers.normal(0.01)
+    def __init__(self, config: MobileNetV3Config):
         hidden = channels_of(HIDDEN, config)
-        self.hidden = nnx.Linear(feature_channels(config), hidden, kernel_init=init, rngs=rngs)
-        self.classifier = nnx.Linear(hidden, config.num_classes, kernel_init=init, rngs=rngs)
+        zeros: Any = {"kernel_init": nnx.initializers.zeros, "rngs": nnx.Rngs(0)}
+        self.hidden = nnx.Linear(feature_channels(config), hidden, **zeros)
+        self.classifier = nnx.Linear(hidden, config.num_classes, **zeros)
         self.activation = last_activation(config)
         self.dropout = config.dropout
 
@@ -311,11 +304,14 @@ class Head(nnx.Module):
 
 
 class MobileNetV3(nnx.Module):
-    """MobileNetV3-Large: `head(backbone(images, train=False))` are logits."""
+    """MobileNetV3-Large: `head(backbone(images, train=False))` are logits.
 
-    def __init__(self, config: MobileNetV3Config, *, rngs: nnx.Rngs):
-        self.backbone = Backbone(config, rngs=rngs)
-        self.head = Head(config, rngs=rngs)
+    Parameters begin at zero: `NNXModel.init` draws them.
+    """
+
+    def __init__(self, config: MobileNetV3Config):
+        self.backbone = Backbone(config)
+        self.head = Head(config)
 
 
 @dataclass(frozen=True)

@@ -216,10 +216,10 @@ def path_name(path: tuple[jax.tree_util.DictKey, ...]) -> str:
 def initial(path: str, shape: tuple[int, ...], seed: int) -> Array:
     """One fresh leaf: He et al. 2015 by fan-out for convolutions, N(0, 0.01^2) for the head.
 
-    Drawn by NumPy from the seed and the leaf's own path: of the module's own initialisers XLA
-    compiles each of their sixty draws, 12 s before the first step. The fan-out of a depthwise
-    kernel is rows times columns, as PyTorch counts it; the module's initialisers count all channels
-    as well, so their deviation is smaller by the square root of that number.
+    Drawn by NumPy from the seed and the leaf's own path: of JAX's initialisers XLA compiles each of
+    sixty draws, 12 s before the first step. The fan-out of a depthwise kernel is rows times
+    columns, as PyTorch counts it; JAX's initialisers count all channels as well, so their deviation
+    is smaller by the square root of that number.
     """
     *_, name = path.split("/")
     if name in ("scale", "var", "gamma", "moving_variance"):

@@ -185,21 +185,21 @@ def _head_note(
 def _recipe(default: Recipe, metadata: Mapping[str, str], path: Path) -> Recipe:
     """The recipe of a layout, with what the file itself says in its place."""
 
-    def said(name: str, parse: Callable[[str], T], otherwise: T) -> T:
+    def read(name: str, parse: Callable[[str], T], otherwise: T) -> T:
         try:
             return parse(metadata[name]) if name in metadata else otherwise
         except (ValueError, KeyError) as error:
             raise UserError(
-                f"{path}: its metadata say {name}={metadata[name]!r}, which cannot be; correct it"
+                f"{path}: metadata {name}={metadata[name]!r}: not valid; correct it"
             ) from error
 
     paddings: dict[str, Padding] = {"same": "same", "symmetric": "symmetric"}
     return Recipe(
-        padding=said("padding", paddings.__getitem__, default.padding),
-        bn_epsilon=said("bn_epsilon", _positive, default.bn_epsilon),
+        padding=read("padding", paddings.__getitem__, default.padding),
+        bn_epsilon=read("bn_epsilon", _positive, default.bn_epsilon),
         bn_momentum=default.bn_momentum,
-        mean=said("mean", _finite_channels, default.mean),
-        std=said("std", _positive_channels, default.std),
+        mean=read("mean", _finite_channels, default.mean),
+        std=read("std", _positive_channels, default.std),
     )
 
 

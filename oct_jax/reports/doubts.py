@@ -9,11 +9,7 @@ import numpy as np
 from oct_jax.classifier import Classifier
 from oct_jax.data.preprocess import HeatmapGrid, to_input_coordinates
 from oct_jax.decision.calibration import softmax
-from oct_jax.explain.faithfulness import (
-    random_cells,
-    remove_by_blur,
-    top_share,
-)
+from oct_jax.explain.faithfulness import blurred, random_cells, top_share
 from oct_jax.explain.gradcam import explain_all, make_explain
 from oct_jax.explanation import Explanation
 from oct_jax.model.inference import batch_slices
@@ -118,4 +114,5 @@ def _removals(one: Explanation, scan: np.ndarray, seed: int) -> list[np.ndarray]
     rng = np.random.default_rng(seed)
     every = [one.cells, *random_cells(rng, _RANDOM_MAPS, one.cells.shape)]
     heats = [to_input_coordinates(cells, one.grid, len(scan)) for cells in every]
-    return [remove_by_blur(scan, top_share(heat, _REMOVED, rng), rng) for heat in heats]
+    soft = blurred(scan)  # as `remove_by_blur`, which would blur it for each of them
+    return [np.where(top_share(heat, _REMOVED, rng), soft, scan) for heat in heats]

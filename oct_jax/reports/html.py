@@ -10,13 +10,15 @@ _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
   color: #1b1b1b; background: #fff; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
-table { border-collapse: collapse; } th, td { padding: .2rem .8rem; text-align: right; }
+table { border-collapse: collapse; display: block; overflow-x: auto; }
+th, td { padding: .2rem .8rem; text-align: right; }
 th:first-child, td:first-child { text-align: left; } tr { border-bottom: 1px solid #ccc; }
 img { max-width: 100%; break-inside: avoid; } figure { margin: .5rem 0; break-inside: avoid; }
 .verdict { padding: .6rem 1rem; border-left: 6px solid; font-weight: 600; }
 .bad { border-color: #b3261e; } .good { border-color: #2e7d32; }
 code { background: #f1f1f1; padding: .1rem .3rem; } li { overflow-wrap: anywhere; }
-@media print { body { margin: 0; font-size: 11px; } }
+@media (max-width: 40rem) { th, td { padding: .2rem .4rem; } }
+@media print { table { display: table; } body { margin: 0; font-size: 11px; } }
 """
 
 
@@ -25,6 +27,7 @@ def page(title: str, sections: Iterable[str]) -> str:
     body = "\n".join(sections)
     return (
         '<!doctype html>\n<html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{text(title)}</title><style>{_STYLE}</style>\n<body>\n{body}\n</body></html>\n"
     )
 

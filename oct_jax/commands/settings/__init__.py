@@ -1,8 +1,14 @@
 """Settings of every command: one frozen chz class each, whose fields are its `key=value` words."""
 
+from oct_jax.commands.settings.benchmark import BenchmarkConfig
 from oct_jax.commands.settings.data import AuditConfig, PrepareConfig
 from oct_jax.commands.settings.demo import DemoConfig
-from oct_jax.commands.settings.evaluate import AdaptConfig, EvaluateConfig, RecalibrateConfig
+from oct_jax.commands.settings.evaluate import (
+    AdaptConfig,
+    CompareConfig,
+    EvaluateConfig,
+    RecalibrateConfig,
+)
 from oct_jax.commands.settings.explain import ExplainConfig, ExplainReportConfig
 from oct_jax.commands.settings.export import ExportConfig, ViewerConfig
 from oct_jax.commands.settings.monitor import MonitorConfig, ReportConfig
@@ -21,6 +27,8 @@ __all__ = [
     "AdaptConfig",
     "AuditConfig",
     "AugmentSettings",
+    "BenchmarkConfig",
+    "CompareConfig",
     "DemoConfig",
     "EvaluateConfig",
     "ExplainConfig",

@@ -121,3 +121,54 @@ class AdaptConfig:
     out: str = chz.field(
         default="adapted.safetensors", validator=not_empty, doc="the model file to write"
     )
+
+
+@chz.chz
+class CompareConfig:
+    """Compare two models, or predictions in CSV files, on the same scans: `compare A B`."""
+
+    data: str | None = chz.field(
+        default=None,
+        validator=not_empty,
+        doc="the folder of scans; none: the test scans of the first run, or the lines of two CSVs",
+    )
+    split: Literal["test", "val", "calibration", "all"] | None = chz.field(
+        default=None, doc="which scans; none: test of a run's own data, all of another folder"
+    )
+    labels: str | None = chz.field(
+        default=None,
+        validator=not_empty,
+        doc="for labels other than the classes, what they stand for: AMD:CNV+DRUSEN,HEALTHY:NORMAL",
+    )
+    task: str = chz.field(
+        default="kermany",
+        validator=not_empty,
+        doc="of two CSV files: the task whose classes their columns are, or a .toml file of one",
+    )
+    overlap: Literal["refuse", "leave_out", "allow"] = chz.field(
+        default="refuse",
+        doc="scans, or other scans of patients, that a model was trained on: refuse to compare,"
+        " leave these scans out, or compare and mark it",
+    )
+    prevalence: float | None = chz.field(
+        default=None,
+        validator=inside(0, 1),
+        doc="share of urgent scans where the models are to be used, for net benefit; none: as here",
+    )
+    on_bad_scan: Literal["refuse", "skip"] = chz.field(
+        default="refuse", doc="what to do with unreadable or wrongly filed scans"
+    )
+    resamples: int = chz.field(
+        default=1000,
+        validator=between(10, 1_000_000),
+        doc="draws of patients for the 95 % intervals",
+    )
+    seed: int = chz.field(default=0, validator=between(0, MAX_SEED), doc="seed of these draws")
+    threads: int = chz.field(
+        default=4, validator=between(1, 256), doc="threads that read and prepare scans"
+    )
+    out: str | None = chz.field(
+        default=None,
+        validator=not_empty,
+        doc="folder for page and figures; none: one in comparisons/ with the models' names",
+    )

@@ -107,12 +107,12 @@ def open_e2e(path: Path) -> tuple[Volume, ...]:
         raise UnreadableScan(str(path), error.strerror or str(error)) from error
     except (struct.error, ValueError, OverflowError) as error:
         raise UnreadableScan(str(path), f"damaged or truncated ({error})") from error
-    found = [(key, one) for key, one in sorted(series.items()) if one.bscans]
-    if not found:
+    with_images = [(key, scans) for key, scans in sorted(series.items()) if scans.bscans]
+    if not with_images:
         raise UnreadableScan(str(path), "holds no B-scans")
     return tuple(
-        _volume(path, one, people.get(key[0], ()), number)
-        for number, (key, one) in enumerate(found)
+        _volume(path, scans, people.get(key[0], ()), number)
+        for number, (key, scans) in enumerate(with_images)
     )
 
 
@@ -158,24 +158,26 @@ def _note(
     if len(head) < _CHUNK.size or not head.startswith(b"MDbData"):
         return
     _, _, _, _, _, _, patient, study, number, slice_id, index, _, kind, _ = _CHUNK.unpack(head)
-    one = series[patient, study, number]
+    scans = series[patient, study, number]
     if kind == _PATIENT_TYPE:
         people.setdefault(patient, _person(file.read(_PATIENT.size)))
     elif kind in _SIDE_AT:
         side = file.read(_SIDE_AT[kind] + 1)[-1:].decode("ascii", "replace").upper()
-        one.laterality = one.laterality or ("R" if side == "R" else "L" if side == "L" else None)
+        scans.laterality = scans.laterality or (
+            "R" if side == "R" else "L" if side == "L" else None
+        )
     elif kind == _PLACE_TYPE:
         data = file.read(72)
         if len(data) == 72:
             _, _, _, x0, y0, x1, y1, _, _, scale = _BSCAN.unpack_from(data)
-            one.places[slice_id] = (x0, y0, x1, y1, scale)
+            scans.places[slice_id] = (x0, y0, x1, y1, scale)
             announced = struct.unpack_from("<I", data, 64)[0]
-            one.announced = max(one.announced, announced if announced <= MAX_BSCANS else 0)
+            scans.announced = max(scans.announced, announced if announced <= MAX_BSCANS else 0)
     elif kind == _IMAGE_TYPE:
-        _note_image(file, place + _CHUNK.size, slice_id, index, one)
+        _note_image(file, place + _CHUNK.size, slice_id, index, scans)
 
 
-def _note_image(file: BinaryIO, place: int, slice_id: int, index: int, one: _Series) -> None:
+def _note_image(file: BinaryIO, place: int, slice_id: int, index: int, scans: _Series) -> None:
     data = file.read(_IMAGE.size)
     if len(data) < _IMAGE.size:
         return
@@ -184,29 +186,31 @@ def _note_image(file: BinaryIO, place: int, slice_id: int, index: int, one: _Ser
         return
     image = _Image(place + _IMAGE.size, height, width)
     if kind == _BSCAN_IMAGE or index == 1:
-        if len(one.bscans) >= MAX_BSCANS:
+        if len(scans.bscans) >= MAX_BSCANS:
             raise ValueError(f"more than {MAX_BSCANS} B-scans")
-        one.bscans[slice_id] = image
+        scans.bscans[slice_id] = image
     elif kind == _LOCALIZER_IMAGE or index == 0:
-        one.localizer = one.localizer or image
+        scans.localizer = scans.localizer or image
 
 
-def _volume(path: Path, one: _Series, person: tuple[str, ...], number: int) -> Volume:
-    slices = sorted(one.bscans)
-    images = tuple(one.bscans[slice_id] for slice_id in slices)
-    places = [one.places.get(slice_id) for slice_id in slices]
-    localizer = _localizer(path, one)
-    paths = _paths(places, one.localizer)
+def _volume(path: Path, scans: _Series, person: tuple[str, ...], number: int) -> Volume:
+    slices = sorted(scans.bscans)
+    images = tuple(scans.bscans[slice_id] for slice_id in slices)
+    places = [scans.places.get(slice_id) for slice_id in slices]
+    localizer = _localizer(path, scans)
+    paths = _paths(places, scans.localizer)
     patient = opaque_id(*person)
-    eye = eye_id(patient, one.laterality)
+    eye = eye_id(patient, scans.laterality)
     name = safe_name(path.stem, person, eye or "eye")
     numbers = tuple(slice_id // 2 + 1 for slice_id in slices)
     usual = len(set(numbers)) == len(numbers) and min(numbers) >= 1 and len(numbers) > 1
     missing = ()
-    if one.announced > len(slices):
-        gone = sorted(set(range(1, one.announced + 1)) - set(numbers)) if usual else []
+    if scans.announced > len(slices):
+        gone = sorted(set(range(1, scans.announced + 1)) - set(numbers)) if usual else []
         named = f": {', '.join(map(str, gone[:50]))}" if gone else ""
-        missing = (f"{one.announced - len(slices)} of {one.announced} B-scans are missing{named}",)
+        missing = (
+            f"{scans.announced - len(slices)} of {scans.announced} B-scans are missing{named}",
+        )
     return Volume(
         name=name if number == 0 else f"{name}-{number + 1}",
         bscans=E2EBScans(path, images),
@@ -216,7 +220,7 @@ def _volume(path: Path, one: _Series, person: tuple[str, ...], number: int) -> V
         paths=paths,
         distances=offsets(paths, localizer.spacing if localizer else None),
         pattern="raster" if len(images) > 2 and len(paths) else "unknown",
-        laterality=one.laterality,
+        laterality=scans.laterality,
         device="Heidelberg Engineering Spectralis",
         localizer=localizer,
         patient=patient,
@@ -226,12 +230,12 @@ def _volume(path: Path, one: _Series, person: tuple[str, ...], number: int) -> V
     )
 
 
-def _localizer(path: Path, one: _Series) -> Localizer | None:
-    if one.localizer is None:
+def _localizer(path: Path, scans: _Series) -> Localizer | None:
+    if scans.localizer is None:
         return None
-    _, height, width = one.localizer
+    _, height, width = scans.localizer
     scales = [_FIELD / side * MICROMETRES_PER_DEGREE for side in (height, width)]
-    return Localizer(partial(_read_localizer, path, one.localizer), (scales[0], scales[1]))
+    return Localizer(partial(_read_localizer, path, scans.localizer), (scales[0], scales[1]))
 
 
 def _read_localizer(path: Path, image: _Image) -> np.ndarray:

@@ -73,15 +73,15 @@ def holds_volumes(folder: Path) -> list[Path]:
     """The volumes in a folder and its subfolders, sorted; a folder that is one is not entered."""
     if is_volume(folder):
         return [folder]
-    found = []
+    volumes = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            found += holds_volumes(path)
+            volumes += holds_volumes(path)
         elif path.suffix.casefold() not in ONE_PICTURE and _file_opener(path) is not None:
-            found.append(path)
-    return found
+            volumes.append(path)
+    return volumes
 
 
 def _folder_opener(folder: Path) -> Opener | None:

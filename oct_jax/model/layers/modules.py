@@ -17,8 +17,6 @@ from oct_jax.model.layers.convolution import (
 from oct_jax.model.layers.normalisation import batch_norm, batch_norm_train
 from oct_jax.types import Padding
 
-_kaiming_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
-
 
 class ConvNorm(nnx.Module):
     """Convolution -> BatchNorm -> activation; or, folded, convolution + bias -> activation.
@@ -45,12 +43,11 @@ class ConvNorm(nnx.Module):
         folded: bool = False,
         dtype: jax.typing.DTypeLike = jnp.float32,
         lowering: Lowering = "auto",
-        rngs: nnx.Rngs,
     ):
         shape = (kernel, kernel, 1 if depthwise else in_features, out_features)
         if kernel == 1 and not depthwise:
             shape = shape[2:]
-        self.kernel = nnx.Param(_kaiming_fan_out(rngs.params(), shape, jnp.float32))
+        self.kernel = nnx.Param(jnp.zeros(shape))
         self.bias = nnx.Param(jnp.zeros(out_features))
         if not folded:
             self.scale = nnx.Param(jnp.ones(out_features))
@@ -112,10 +109,9 @@ class Pointwise(nnx.Module):
         *,
         dtype: jax.typing.DTypeLike = jnp.float32,
         lowering: Lowering = "auto",
-        rngs: nnx.Rngs,
     ):
         shape = (in_features, out_features)
-        self.kernel = nnx.Param(_kaiming_fan_out(rngs.params(), shape, jnp.float32))
+        self.kernel = nnx.Param(jnp.zeros(shape))
         self.bias = nnx.Param(jnp.zeros(out_features))
         self.dtype = dtype
         self.lowering = lowering
@@ -151,10 +147,9 @@ class SqueezeExcite(nnx.Module):
         *,
         dtype: jax.typing.DTypeLike = jnp.float32,
         lowering: Lowering = "auto",
-        rngs: nnx.Rngs,
     ):
-        self.reduce = Pointwise(features, squeezed, dtype=dtype, lowering=lowering, rngs=rngs)
-        self.expand = Pointwise(squeezed, features, dtype=dtype, lowering=lowering, rngs=rngs)
+        self.reduce = Pointwise(features, squeezed, dtype=dtype, lowering=lowering)
+        self.expand = Pointwise(squeezed, features, dtype=dtype, lowering=lowering)
 
     def __call__(self, x: Images, *, step: int = 1) -> Images:
         """Returns `x` with each channel gated by averages over every `step`-th row and column."""
