@@ -181,7 +181,7 @@ def check_stages(words: list[str]):
 def check_experiment(script: str, words: list[str]):
     """The script exists and reads the settings it is given."""
     source = (ROOT / script).read_text()
-    check_stages([word for word in words if "." in word.partition("=")[0]])
+    check_stages([word for word in words if "=" in word and "." in word.partition("=")[0]])
     for word in words:
         name, equals, _ = word.partition("=")
         if "." not in name and equals:
