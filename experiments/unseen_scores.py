@@ -143,6 +143,7 @@ def _of_score(score: Score, parts: Parts, task: Task) -> dict[str, Any]:
         truth = np.repeat([0, 1], [len(known), len(strange)])
         result["auroc"] = float(roc_auc_score(truth, np.concatenate([known, strange])))
         result["fpr95"] = float((strange <= np.quantile(known, 0.95)).mean())
+        result["found"] = float((strange > np.quantile(known, 0.9)).mean())
     for cut, (where, rate) in CUTS.items():
         threshold = outlier_threshold(scores[where], rate, parts[f"{where}/patients"])
         result[cut] = {
@@ -210,8 +211,8 @@ def to_markdown(reports: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _unseen_table(reports: Mapping[str, Mapping[str, Any]], cut: str) -> list[str]:
-    head = ["score", "left out", "AUROC", "FPR at 95 % TPR", "outliers", "deferred"]
-    head += ["less urgent", "observed", "known: deferred"]
+    head = ["score", "left out", "AUROC", "FPR at 95 % TPR", "found at 10 % of known"]
+    head += ["outliers", "deferred", "less urgent", "observed", "known: deferred"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for score in SCORES:
         for left, report in reports.items():
@@ -219,7 +220,7 @@ def _unseen_table(reports: Mapping[str, Mapping[str, Any]], cut: str) -> list[st
                 continue
             figures = report[score]
             unseen, known = (figures[cut][name] for name in ("unseen", "test"))
-            cells = [score, left, f"{figures['auroc']:.3f}", f"{figures['fpr95']:.3f}"]
+            cells = [score, left, *(f"{figures[key]:.3f}" for key in ("auroc", "fpr95", "found"))]
             cells += [_cell(unseen[key]) for key in ("outliers", "deferred", "less urgent")]
             cells += [f"{unseen['observed']} of {unseen['scans']}", _cell(known["deferred"])]
             lines.append(f"| {' | '.join(cells)} |")
