@@ -30,6 +30,7 @@ from oct_jax.metrics.classification import (
     weighted_error,
 )
 from oct_jax.metrics.groups import Group, members_of, plain_groups
+from oct_jax.metrics.shares import scans_behind, widen_certain
 from oct_jax.metrics.unseen import Unseen, unseen_figures
 from oct_jax.model.inference import Outputs
 from oct_jax.task import Task, Tier
@@ -133,7 +134,12 @@ def appraise(
         return metrics
 
     values = of(np.arange(len(truth)))
-    intervals = bootstrap(patients, of, resamples=resamples, seed=seed)
+    behind = scans_behind(by_group.argmax(1), truth, names)
+    if decisions is not None:
+        behind |= _scans_behind_referral(decisions, truth, tiers)
+    intervals = widen_certain(
+        values, bootstrap(patients, of, resamples=resamples, seed=seed), behind, owners
+    )
     table = confusion(by_group, truth, len(groups))
     right = (by_group.argmax(1) == truth).astype(int)
     _, risk = risk_coverage(by_group.max(1), right)
@@ -300,6 +306,22 @@ def _referral_figures(
         "urgent specificity": share_among(~alarm, ~urgent),
         "urgent missed": share_among(answered & (referred != "urgent"), urgent),
         "tier accuracy when answered": share_among(referred == wanted, answered),
+    }
+
+
+def _scans_behind_referral(
+    decisions: Decisions, truth: Int[np.ndarray, "scans"], tiers: Sequence[Tier | None]
+) -> dict[str, Bool[np.ndarray, "scans"]]:
+    """Which scans a share of `_referral_figures` is over."""
+    everything = np.ones(len(truth), bool)
+    urgent = np.array([tier == "urgent" for tier in tiers])[truth]
+    return {
+        "coverage of prediction sets": everything,
+        "deferred": everything,
+        "urgent sensitivity": urgent,
+        "urgent missed": urgent,
+        "urgent specificity": ~urgent,
+        "tier accuracy when answered": np.array(decisions.referrals) != "defer",
     }
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from oct_jax.decision.conformal import Patients
 
@@ -42,6 +43,47 @@ def patient_share(
         variance = known / (known - 1) * float((away**2).sum()) / scans**2
         size = min(share * (1 - share) / variance, float(scans)) if variance else float(scans)
     return share, *_wilson(share, size)
+
+
+def scans_behind(
+    predicted: Int[np.ndarray, "scans"], truth: Int[np.ndarray, "scans"], names: Sequence[str]
+) -> dict[str, Bool[np.ndarray, "scans"]]:
+    """Which scans a share is over, by the names of `oct_jax.metrics.classification.figures`."""
+    masks = {"accuracy": np.ones(len(truth), bool)}
+    for group, name in enumerate(names):
+        masks |= {
+            f"{name} precision": predicted == group,
+            f"{name} recall": truth == group,
+            f"{name} specificity": truth != group,
+        }
+    return masks
+
+
+def widen_certain(
+    values: Mapping[str, float | None],
+    intervals: Mapping[str, tuple[float, float] | None],
+    behind: Mapping[str, Bool[np.ndarray, "scans"]],
+    patients: Patients,
+) -> dict[str, tuple[float, float] | None]:
+    """Intervals in which shares of exactly 0 or 1 have those of `patient_share`.
+
+    Where every scan is right, or wrong, each draw of patients says the same, and their percentiles
+    claim certainty: of 10 patients as of 1,000.
+
+    Args:
+      values: of figures by name.
+      intervals: of the same, from drawing patients.
+      behind: the scans that a share is over, for the figures that are shares.
+      patients: of each scan.
+    """
+    owners = np.asarray(patients)
+    widened = dict(intervals)
+    for name, mask in behind.items():
+        value, interval = values.get(name), intervals.get(name)
+        if value in (0.0, 1.0) and interval is not None and interval[0] == interval[1]:
+            _, *ends = patient_share(np.full(int(mask.sum()), bool(value)), owners[mask])
+            widened[name] = (ends[0], ends[1])
+    return widened
 
 
 def _wilson(share: float, size: float) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from oct_jax.metrics.classification import bootstrap, confusion, figures, weighted_error
+from oct_jax.metrics.shares import scans_behind, widen_certain
 from oct_jax.task import KERMANY, Task
 from oct_jax.types import UserError
 
@@ -94,7 +95,9 @@ def summarise(
 
     names = [str(patient) for patient in patients]
     values = of(np.arange(len(truth)))
-    intervals = bootstrap(names, of, resamples=resamples, seed=seed)
+    drawn = bootstrap(names, of, resamples=resamples, seed=seed)
+    behind = scans_behind(probabilities.argmax(1), truth, task.classes)
+    intervals = widen_certain(values, drawn, behind, np.array(names))
     return Summary(
         scans=len(truth),
         patients=len(set(names)),

@@ -175,9 +175,9 @@ def _about(report: dict[str, Any], data: str) -> list[str]:
     return [
         f"data: {data}",
         f"{report['scans']} scans of {report['patients']} patients: {groups}",
-        "intervals: 95 %, by drawing patients anew; where all scans are right (or wrong) drawing"
-        " cannot show the uncertainty, and (1.000-1.000) is to be read by the rule of three: with n"
-        " patients an error of up to 3/n is compatible with none",
+        "intervals: 95 %, by drawing patients anew; of shares of exactly 0 or 1, where drawing"
+        " cannot show the uncertainty, Wilson's with each patient as one scan. An AUC of"
+        " (1.000-1.000) is as uncertain as the sensitivities beside it",
         "precision is that of a population with these shares of classes; a balanced set flatters"
         " it (prevalence=...)",
     ]

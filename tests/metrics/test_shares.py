@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from oct_jax.metrics.shares import patient_share
+from oct_jax.metrics.shares import patient_share, scans_behind, widen_certain
 
 
 @given(scans=st.integers(1, 500), part=st.floats(0, 1), patients=st.integers(1, 50))
@@ -41,3 +41,16 @@ def test_intervals_hold_the_truth_where_a_patients_scans_resemble_each_other():
         by_scan += low <= 0.9 <= high
     assert by_patient / 400 > 0.91
     assert by_scan / 400 < 0.85
+
+
+def test_a_share_without_mistakes_is_not_certain():
+    patients = np.repeat(np.arange(12), 3)
+    truth = np.repeat(np.arange(2), 18)
+    behind = scans_behind(truth, truth, ("A", "B"))
+    values = {"accuracy": 1.0, "A recall": 1.0, "macro AUC": 1.0, "B precision": 0.9}
+    drawn = dict.fromkeys(values, (1.0, 1.0)) | {"B precision": (0.8, 1.0)}
+    ends = widen_certain(values, drawn, behind, patients)
+    assert ends["accuracy"] == pytest.approx((12 / (12 + 1.959964**2), 1))
+    assert ends["A recall"] == pytest.approx((6 / (6 + 1.959964**2), 1))
+    assert ends["macro AUC"] == (1.0, 1.0)  # no share
+    assert ends["B precision"] == (0.8, 1.0)
