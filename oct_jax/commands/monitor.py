@@ -13,6 +13,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -183,9 +184,11 @@ def _predicted(
                 yield np.stack(batch)
 
     forward = make_forward(classifier.model, classifier.preprocess)
-    if not (parts := list(batches())):
+    rest = batches()
+    first = next(rest, None)
+    if first is None:
         raise UserError(f"none of {len(listed)} files is a readable scan")
-    return readable, predict_all(forward, classifier.variables, parts)
+    return readable, predict_all(forward, classifier.variables, chain([first], rest))
 
 
 def _table(classifier: Classifier, scans: Sequence[_Scan], outputs: Outputs) -> bytes:
