@@ -2,19 +2,23 @@
 
     python experiments/export_parity.py RUN BUNDLE [SCANS]
 
-Compares JAX with onnxruntime on SCANS scans (default 200) of the run's data, spread evenly over
+BUNDLE is what `just export` made, or `-`: the two float graphs are then made anew. Compares JAX
+with onnxruntime on SCANS scans (default 200) of the run's data, spread evenly over
 them: probabilities, heatmaps, class, outlier score; and, apart from these, the graph's Resize with
 Pillow's. Prints one JSON line for each model of the bundle, and one for the resize.
 """
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from oct_jax.data.datasets import open_data
 from oct_jax.data.preprocess import resize_scan
+from oct_jax.export.graph import make_graphs
 from oct_jax.export.verify import feed, open_model, run
 from oct_jax.runs.config import read_run_config
 from oct_jax.runs.load import load
@@ -86,5 +90,18 @@ def main(folder: Path, bundle: Path, count: int) -> None:
             )
 
 
+def made_anew(run: Path, folder: Path) -> Path:
+    """A folder with both float graphs of a run, and no documents."""
+    graphs = make_graphs(load(run))
+    onnx.save(graphs.any_size, folder / "classifier.onnx")
+    onnx.save(graphs.mobile, folder / "classifier_mobile.onnx")
+    return folder
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 200)
+    with tempfile.TemporaryDirectory() as temporary:
+        run_folder = Path(sys.argv[1])
+        bundle = Path(sys.argv[2])
+        if sys.argv[2] == "-":
+            bundle = made_anew(run_folder, Path(temporary))
+        main(run_folder, bundle, int(sys.argv[3]) if len(sys.argv) > 3 else 200)

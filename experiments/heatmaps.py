@@ -1,12 +1,13 @@
 """Sharper heatmaps of one trained model: hits on outlined lesions, faithfulness, and cost.
 
-    python heatmaps.py RUN masks=FOLDER data=FOLDER out=FOLDER [lesion=DME] [scans=56]
+    python heatmaps.py RUN masks=FOLDER data=FOLDER out=FOLDER [lesion=DME] [scans=56] [maps=A,B]
 
-All maps are of the run's own weights. `masks` is laid out as `just explain-report masks=` reads it;
-there the maps explain the class of the lesions. Deletion and insertion are measured on test scans
-of `data`, where the maps explain each scan's label; `scans=0` leaves them out. Differences are from
-Grad-CAM, paired, with 95 % bootstrap intervals that draw patients. Rerun the same command to
-resume: every map's numbers are files in `out`.
+All maps are of the run's own weights. `masks` is laid out as `just explain-report masks=` reads it,
+or `phantom`: the test phantoms of a run that was trained on phantoms. There the maps explain the
+class of the lesions. Deletion and insertion are measured on test scans of `data`, where the maps
+explain each scan's label; `scans=0` leaves them out. Differences are from Grad-CAM as it ships,
+paired, with 95 % bootstrap intervals that draw patients. `maps` chooses some by name. Rerun the
+same command to resume: every map's numbers are files in `out`.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ from oct_jax.explain.gradcam import normalise_maps
 from oct_jax.explain.outlines import FIGURES, compare, over_input, read_outlines
 from oct_jax.files import write_json
 from oct_jax.model.inference import make_forward, predict_all
+from oct_jax.reports.faithfulness import lesions_over_input
+from oct_jax.runs.scans import open_run_scans
+from oct_jax.types import UserError
 
 SHARES = np.linspace(0, 1, 9)[1:-1].tolist()
 TOLERANCE = 15 / 224
@@ -118,10 +122,10 @@ def make_maps(classifier: Classifier) -> dict[str, tuple[str, Heats]]:
     layer_cam_16_dense = jax.jit(functools.partial(layer_cam, 12, True))
     layer_cam_8 = jax.jit(functools.partial(layer_cam, 6, False))
 
-    def on(place: HeatmapGrid, maps) -> Heats:
+    def on(place: HeatmapGrid, maps, draw=to_input_coordinates) -> Heats:
         def drawn(scans, targets):
             cells = np.asarray(normalise_maps(jnp.asarray(maps(scans, targets))))
-            return np.stack([to_input_coordinates(one, place, size) for one in cells])
+            return np.stack([draw(one, place, size) for one in cells])
 
         return drawn
 
@@ -171,21 +175,46 @@ def make_maps(classifier: Classifier) -> dict[str, tuple[str, Heats]]:
     at_16_dense = on(sixteen, layer_cam_16_dense)
     return {
         "gradcam": ("1.0", plain),
-        "gradcam at 32 i + 15.5": ("1.0", on(centred, gradcam)),
+        "gradcam drawn linearly": ("1.0", on(grid, gradcam, linear)),
+        "gradcam drawn linearly from 32 i + 15.5": ("1.0", on(centred, gradcam, linear)),
         "gradcam-dense": ("1.6", fine),
+        "gradcam-dense drawn linearly": ("1.6", on(dense_grid, dense, linear)),
         "inputs shifted by 16": ("4", shifted(16)),
         "inputs shifted by 8": ("16", shifted(8)),
         "input of 320": ("2.0", enlarged(320)),
         "LayerCAM at stride 16": ("1.4", at_16),
         "LayerCAM at stride 8": ("2.2", at_8),
         "gradcam x LayerCAM at 16": ("1.4", product(plain, at_16)),
-        "gradcam-dense x LayerCAM at 16, dense": ("2.9", product(fine, at_16_dense)),
-        "gradcam-dense, 4 noisy copies": ("6.5", on(dense_grid, noisy)),
-        "gradcam-dense, with the mirrored scan": (
+        "gradcam-dense x dense LayerCAM at 16": ("2.9", product(fine, at_16_dense)),
+        "gradcam-dense of 4 noisy copies": ("6.5", on(dense_grid, noisy)),
+        "gradcam-dense with the mirrored scan": (
             "3.2",
             on(classifier.grid_of("gradcam-dense", flip=True), both_sides),
         ),
     }
+
+
+def linear(cells: np.ndarray, grid: HeatmapGrid, size: int) -> np.ndarray:
+    """The usual drawing: bilinear between positions, so that the peak is at one of them."""
+
+    def weights(count, offset, scale):
+        places = np.clip((np.arange(size) - offset) / scale, 0, count - 1)
+        return np.maximum(1 - np.abs(places[:, None] - np.arange(count)), 0).astype(np.float32)
+
+    down = weights(cells.shape[0], grid.offset_y, grid.scale_y)
+    return down @ cells @ weights(cells.shape[1], grid.offset_x, grid.scale_x).T
+
+
+def phantoms(run: Path, classifier: Classifier, lesion: str) -> Case:
+    """The run's test phantoms of the lesion's class."""
+    scans, preprocess = open_run_scans(run).select("test"), classifier.preprocess
+    rows = np.flatnonzero(scans.labels == classifier.task.index(lesion)).tolist()
+    masks = lesions_over_input(scans.take(rows), preprocess)
+    if masks is None:
+        raise UserError(f"{run}: masks=phantom is for runs trained on phantoms")
+    inputs = np.stack([scans.read_resized(row, preprocess) for row in rows])
+    targets = np.full(len(rows), classifier.task.index(lesion), np.int32)
+    return Case(inputs, targets, tuple(scans.patients[row] for row in rows), masks)
 
 
 def outlined(folder: Path, classifier: Classifier, lesion: str) -> Case:
@@ -204,7 +233,8 @@ def outlined(folder: Path, classifier: Classifier, lesion: str) -> Case:
 def held_out(run: Path, data: Path, classifier: Classifier, count: int) -> Case:
     """Test scans of the run, spread over its manifest."""
     records = [one for one in read_manifest(run / "manifest.csv") if one.split == "test"]
-    records = [records[i] for i in np.linspace(0, len(records) - 1, count).astype(int)]
+    chosen = np.linspace(0, len(records) - 1, min(count, len(records))).astype(int)
+    records = [records[i] for i in chosen]
     inputs = [resize_scan(read_scan(data / one.path), classifier.preprocess) for one in records]
     targets = np.array([classifier.task.index(one.label) for one in records], np.int32)
     return Case(np.stack(inputs), targets, tuple(one.patient for one in records))
@@ -271,14 +301,20 @@ def main(words: list[str]) -> None:
     run, out = Path(words[0]), Path(settings["out"])
     out.mkdir(parents=True, exist_ok=True)
     classifier = load(run)
-    lesions = outlined(Path(settings["masks"]), classifier, settings.get("lesion", "DME"))
+    lesion = settings.get("lesion", "DME")
+    if settings["masks"] == "phantom":
+        lesions = phantoms(run, classifier, lesion)
+    else:
+        lesions = outlined(Path(settings["masks"]), classifier, lesion)
     count = int(settings.get("scans", 56))
     real = held_out(run, Path(settings["data"]), classifier, count) if count else None
     columns = COLUMNS if real else COLUMNS[:4]
     print(f"| map | forwards, about | {' | '.join(columns)} |", flush=True)
     print("|---" * (len(columns) + 2) + "|")
     first: dict[str, list] = {}
-    for name, (cost, maps) in make_maps(classifier).items():
+    candidates = make_maps(classifier)
+    chosen = settings.get("maps", ",".join(candidates)).split(",")
+    for name, (cost, maps) in ((name, candidates[name]) for name in chosen):
         file = name.replace(" ", "_")
         values = stored(out / f"{file}.json", lambda maps=maps: on_lesions(maps, lesions))
         if real:

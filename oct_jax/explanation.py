@@ -43,7 +43,7 @@ class Explanation:
 
     @property
     def heatmap(self) -> Float32[np.ndarray, "height width"]:
-        """The map over the scan, float32 in [0, 1]; bilinear between the positions' places."""
+        """The map over the scan, float32 in [0, 1]; see `to_scan_coordinates`."""
         return to_scan_coordinates(self.cells, self.grid, self.geometry)
 
     def _repr_html_(self) -> str:

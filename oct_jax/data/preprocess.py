@@ -234,33 +234,63 @@ def _resample(
 def to_scan_coordinates(
     cells: Float32[np.ndarray, "rows columns"], grid: HeatmapGrid, spans: Geometry
 ) -> Float32[np.ndarray, "height width"]:
-    """Draw a map of few positions over the scan: one bilinear sampling, from grid to scan.
+    """Draw a map of few positions over the scan: one sampling of a spline, from grid to scan.
 
     Each scan pixel's centre is carried to the input, as `resize_scan` does, and from there to the
-    grid. Beyond the outermost positions the map goes on as it is there; what lies on padding is
-    dropped; scan pixels outside the crop or the window get 0.
+    grid, where the map is a cubic B-spline (`spline_weights`), scaled so that its peak over the
+    input is 1. Beyond the outermost positions the map goes on as it is there; what lies on padding
+    is dropped; scan pixels outside the crop or the window get 0.
 
     Args:
-      cells: float32 of shape (rows, columns), for example a class activation map in [0, 1]; a map
-        in [0, 1] stays in [0, 1].
+      cells: float32 of shape (rows, columns), at least 0, for example a class activation map.
       grid: where its positions are in the input; `PIXELS` for a map over the input's pixels.
       spans: `geometry` of the scan.
 
     Returns:
-      float32 of the scan's shape.
+      float32 of the scan's shape, in [0, 1].
     """
     rows, inside_rows = _in_input(spans.scan_shape[0], spans.rows)
     columns, inside_columns = _in_input(spans.scan_shape[1], spans.columns)
-    drawn = _sample(cells, grid, rows, columns)
-    return drawn * (inside_rows[:, None] & inside_columns)
+    size = 2 * spans.rows.padding + spans.rows.length
+    peak = _sample(cells, grid, np.arange(size), np.arange(size)).max()
+    drawn = _sample(_over_peak(cells, peak), grid, rows, columns)
+    # A scan finer than the input may have its peak between two pixels of the input.
+    return np.minimum(drawn, 1) * (inside_rows[:, None] & inside_columns)
 
 
 def to_input_coordinates(
     cells: Float32[np.ndarray, "rows columns"], grid: HeatmapGrid, size: int
 ) -> Float32[np.ndarray, "size size"]:
     """The same over the model's input: float32 of shape (size, size)."""
-    pixels = np.arange(size, dtype=np.float64)
-    return _sample(cells, grid, pixels, pixels)
+    drawn = _sample(cells, grid, np.arange(size), np.arange(size))
+    return _over_peak(drawn, drawn.max())
+
+
+def spline_weights(
+    positions: Float[np.ndarray, "pixels"], count: int
+) -> Float32[np.ndarray, "pixels {count}"]:
+    """What each of `count` values adds to a uniform cubic B-spline at some positions.
+
+    The spline is a smoothing one: positive, and as wide as what a position of a feature map sees,
+    which overlaps with its neighbours'. Its peak may lie between positions, where two strong
+    neighbours meet; interpolation that is linear, or passes through every value, holds it at one of
+    them. Unser 1999, "Splines: a perfect fit for signal and image processing", equation 1.
+
+    Args:
+      positions: where to evaluate; value k is at k. Outside of [0, count - 1] the spline is what it
+        is at that end.
+      count: of the values; the outermost are repeated beyond the ends.
+
+    Returns:
+      float32 (pixels, count), of rows whose sum is 1.
+    """
+    inside = np.clip(positions, 0, count - 1)
+    away = np.abs(inside[:, None] - np.arange(-1, count + 1))
+    near, far = np.maximum(1 - away, 0), np.maximum(2 - away, 0)
+    weights = (far**3 - 4 * near**3) / 6
+    weights[:, 1] += weights[:, 0]
+    weights[:, -2] += weights[:, -1]
+    return weights[:, 1:-1].astype(np.float32)
 
 
 def _in_input(count: int, span: Span) -> tuple[np.ndarray, np.ndarray]:
@@ -274,21 +304,14 @@ def _in_input(count: int, span: Span) -> tuple[np.ndarray, np.ndarray]:
 def _sample(
     cells: np.ndarray, grid: HeatmapGrid, rows: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
-    """Bilinear at input positions, in pixels of which the first's centre is 0."""
-    along_rows = _interpolation((rows - grid.offset_y) / grid.scale_y, cells.shape[0])
-    along_columns = _interpolation((columns - grid.offset_x) / grid.scale_x, cells.shape[1])
-    above, below, down = along_rows
-    left, right, across = along_columns
-    bands = cells[above] + (cells[below] - cells[above]) * down[:, None]
-    return bands[:, left] + (bands[:, right] - bands[:, left]) * across
+    """The spline at input positions, in pixels of which the first's centre is 0."""
+    down = spline_weights((rows - grid.offset_y) / grid.scale_y, cells.shape[0])
+    across = spline_weights((columns - grid.offset_x) / grid.scale_x, cells.shape[1])
+    return down @ cells @ across.T
 
 
-def _interpolation(positions: np.ndarray, count: int):
-    """The two of `count` values around each position, and the share of the second."""
-    positions = np.clip(positions, 0, count - 1)
-    first = np.floor(positions).astype(np.int64)
-    second = np.minimum(first + 1, count - 1)
-    return first, second, (positions - first).astype(np.float32)
+def _over_peak(values: np.ndarray, peak: np.floating) -> np.ndarray:
+    return values / peak if peak > 0 else values
 
 
 def normalise(

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, helper
 
 from oct_jax.classifier import Classifier
 from oct_jax.export.builder import GraphBuilder
 from oct_jax.export.head import add_network
-from oct_jax.export.preprocessing import draw_on_scans, prepare_scans
+from oct_jax.export.preprocessing import draw_on_input, draw_on_scans, prepare_scans
 from oct_jax.export.trunk import OPSET, expand_hard_sigmoids, make_trunk, shape_of
 from oct_jax.model.mobilenet_v3 import NNXModel
 from oct_jax.types import UserError
@@ -75,23 +74,11 @@ def _mobile(classifier: Classifier, trunk: ModelProto) -> ModelProto:
     graph = GraphBuilder()
     cells = add_network(graph, classifier, trunk, "scan")
     _, _, rows, columns = shape_of(trunk.graph.output[0])
-    # Phones want the constant on the right: first across, then on the transposed map down.
-    grid = classifier.grid
-    across = _drawing_matrix(size, grid.scale_x, grid.offset_x, columns)
-    down = _drawing_matrix(size, grid.scale_y, grid.offset_y, rows)
-    bands = graph.add("MatMul", cells, across)
-    over_scan = graph.add("MatMul", graph.add("Transpose", bands, perm=[0, 1, 3, 2]), down)
-    upright = graph.add("Transpose", over_scan, perm=[0, 1, 3, 2])
-    graph.add("Reshape", upright, graph.shape(1, size, size), name="heatmap")
+    drawn, peak = draw_on_input(graph, cells, classifier.grid, (rows, columns), size)
+    over_peak = graph.add("Div", drawn, peak)
+    graph.add("Reshape", over_peak, graph.shape(1, size, size), name="heatmap")
     scan = ("scan", TensorProto.FLOAT, [1, 1, size, size])
     return _finish(graph, trunk, scan, _outputs(classifier, trunk, 1, [size, size]))
-
-
-def _drawing_matrix(size: int, scale: float, offset: float, count: int) -> np.ndarray:
-    """(count, size): what each of `count` positions adds to each pixel of the model's input."""
-    places = np.clip((np.arange(size) - offset) / scale, 0, count - 1)
-    away = np.abs(places - np.arange(count)[:, None])
-    return np.maximum(1 - away, 0).astype(np.float32)
 
 
 def _outputs(

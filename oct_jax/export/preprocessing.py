@@ -12,8 +12,10 @@ import numpy as np
 from onnx import TensorProto
 
 from oct_jax.data import retina
-from oct_jax.data.preprocess import HeatmapGrid, Preprocess
+from oct_jax.data.preprocess import HeatmapGrid, Preprocess, spline_weights
 from oct_jax.export.builder import GraphBuilder, Value, constant, count_to, length, shape_of
+
+_TINY = 1e-6
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,13 @@ class PreparedScans:
       resized: float64 of shape (batch, size, size), grey levels.
       rows: of the scans.
       columns: of the scans.
+      size: of the model's input.
     """
 
     resized: str
     rows: SpanValue
     columns: SpanValue
+    size: int
 
 
 def prepare_scans(graph: GraphBuilder, preprocess: Preprocess) -> PreparedScans:
@@ -49,7 +53,7 @@ def prepare_scans(graph: GraphBuilder, preprocess: Preprocess) -> PreparedScans:
         return _around_retina(scans, height, width, preprocess.size)
     rows, columns = _spans(height, width, preprocess)
     resized = _resize(scans.doubles(), height, width, rows, columns, preprocess.size)
-    return PreparedScans(resized.name, rows, columns)
+    return PreparedScans(resized.name, rows, columns, preprocess.size)
 
 
 def draw_on_scans(
@@ -68,8 +72,29 @@ def draw_on_scans(
     across = _drawing_matrix(
         length(scans, 2), prepared.columns, grid.scale_x, grid.offset_x, shape[1], axis=0
     )
-    maps = Value(graph, graph.add("Squeeze", cells, graph.shape(1)))
-    down.apply("MatMul", maps).apply("MatMul", across, name=name)
+    _, peak = draw_on_input(graph, cells, grid, shape, prepared.size)
+    maps = Value(graph, graph.add("Squeeze", graph.add("Div", cells, peak), graph.shape(1)))
+    drawn = down.apply("MatMul", maps).apply("MatMul", across)
+    graph.add("Clip", drawn.name, np.float32(0), np.float32(1), name=name)
+
+
+def draw_on_input(
+    graph: GraphBuilder, cells: str, grid: HeatmapGrid, shape: tuple[int, int], size: int
+) -> tuple[str, str]:
+    """A map over the model's input, by operators that phones have.
+
+    Returns:
+      The map before its division by its peak, (batch, 1, size, size), and the peak, which is
+      above 0; of shape (batch, 1, 1, 1).
+    """
+    pixels = np.arange(size)
+    down = spline_weights((pixels - grid.offset_y) / grid.scale_y, shape[0]).T
+    across = spline_weights((pixels - grid.offset_x) / grid.scale_x, shape[1]).T
+    # Phones want the constant on the right: first across, then on the transposed map down.
+    bands = graph.add("MatMul", cells, across)
+    turned = graph.add("MatMul", graph.add("Transpose", bands, perm=[0, 1, 3, 2]), down)
+    drawn = graph.add("Transpose", turned, perm=[0, 1, 3, 2])
+    return drawn, graph.add("Clip", graph.add("GlobalMaxPool", drawn), np.float32(_TINY))
 
 
 def _spans(height: Value, width: Value, preprocess: Preprocess) -> list[SpanValue]:
@@ -112,6 +137,7 @@ def _around_retina(scans: Value, height: Value, width: Value, size: int) -> Prep
         resized.name,
         SpanValue(top.unsqueeze(1, 2), window_rows, zero, whole),
         SpanValue(left, window_columns, zero, whole),
+        size,
     )
 
 
@@ -301,18 +327,25 @@ def _to_levels(sums: Value) -> Value:
 def _drawing_matrix(
     pixels: Value, span: SpanValue, scale: float, offset: float, count: int, *, axis: int
 ) -> Value:
-    """Float32 weights that interpolate a map of `count` positions at the pixels of the scan.
+    """`spline_weights` of a map of `count` positions at the pixels of the scan, float32.
 
     The positions lie along the last axis where `axis` is 1, else along the one before. Pixels
     outside the span get 0.
     """
     graph = pixels.graph
-    numbers = np.expand_dims(np.arange(count, dtype=np.float64), 1 - axis)
+    numbers = np.expand_dims(np.arange(-1, count + 1, dtype=np.float64), 1 - axis)
     places = Value(graph, graph.constant(numbers, f"draw/places_{axis}"))
     centres = (count_to(pixels).unsqueeze(axis) + 0.5 - span.start) / span.extent
     inside = (centres >= 0.0) & (constant(graph, 1) >= centres)
     in_input = (centres * span.length - 0.5).clip(0.0, span.length - 1) + span.padding
     positions = ((in_input - offset) / scale).clip(0.0, float(count - 1))
     away = (positions - places).apply("Abs")
-    weights = (constant(graph, 1) - away).apply("Max", 0.0)
-    return inside.where(weights, 0.0).to(TensorProto.FLOAT)
+    near = (constant(graph, 1) - away).apply("Max", 0.0)
+    far = (constant(graph, 2) - away).apply("Max", 0.0)
+    weights = (far * far * far - near * near * near * 4) / 6
+    weights = inside.where(weights, 0.0).to(TensorProto.FLOAT)
+    # The outermost values are repeated beyond the ends.
+    repeated = np.pad(np.eye(count, dtype=np.float32), ((1, 1), (0, 0)), mode="edge")
+    if axis == 1:
+        return weights.apply("MatMul", repeated)
+    return Value(graph, graph.add("MatMul", repeated.T, weights.name))

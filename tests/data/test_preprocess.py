@@ -7,13 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.interpolate import BSpline
 
 from oct_jax.data.preprocess import (
     PIXELS,
+    HeatmapGrid,
     Preprocess,
     geometry,
     normalise,
     resize_scan,
+    spline_weights,
+    to_input_coordinates,
     to_scan_coordinates,
 )
 from oct_jax.types import UserError
@@ -107,7 +111,7 @@ def test_extreme_scans_are_resized_and_mapped_back(shape, resize):
     assert resize_scan(scan, preprocess).max() == 200
     carried = to_scan_coordinates(np.ones((16, 16), np.float32), PIXELS, geometry(scan, preprocess))
     assert carried.shape == shape
-    assert carried.max() == 1
+    assert carried.max() == pytest.approx(1)
 
 
 @given(height=sides, width=sides, seed=seeds, size=sizes, resize=resizes)
@@ -148,11 +152,43 @@ def test_a_smooth_map_comes_back_where_it_was(height, width, row, column, resize
 
 def test_the_padding_of_a_letterbox_is_dropped():
     values = np.ones((20, 20), np.float32)
-    values[5:15] = 0
+    values[4:16] = 0
     carried = to_scan_coordinates(
         values, PIXELS, geometry(np.zeros((40, 80), np.uint8), grey(20, "letterbox"))
     )
     np.testing.assert_array_equal(carried, np.zeros((40, 80), np.float32))
+
+
+@given(count=st.integers(1, 9), seed=seeds)
+def test_a_spline_keeps_sums_and_straight_lines(count, seed):
+    positions = np.random.default_rng(seed).uniform(-2, count + 1, 20)
+    weights = spline_weights(positions, count)
+    assert weights.min() >= 0
+    np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-6)
+    middle = (positions >= 1) & (positions <= count - 2)
+    np.testing.assert_allclose((weights @ np.arange(count))[middle], positions[middle], atol=1e-5)
+
+
+def test_a_spline_is_scipys():
+    values = np.random.default_rng(0).random(7)
+    positions = np.linspace(0, 6, 50)
+    padded = np.pad(values, 3, mode="edge")  # knots at the padded values' own places
+    reference = BSpline(np.arange(-5, 12), padded, 3)(positions)
+    np.testing.assert_allclose(spline_weights(positions, 7) @ values, reference, atol=1e-6)
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+def test_the_peak_lies_between_two_positions_that_are_as_strong(resize):
+    cells = np.zeros((4, 4), np.float32)
+    cells[1, 1:3] = 1
+    grid = HeatmapGrid(16.0, 16.0, 7.0, 7.0)
+    heat = to_input_coordinates(cells, grid, 64)
+    assert heat.max() == 1
+    assert np.unravel_index(heat.argmax(), heat.shape) == (23, 31)
+    over_scan = to_scan_coordinates(
+        cells, grid, geometry(np.zeros((64, 64), np.uint8), grey(64, resize))
+    )
+    assert over_scan.max() <= 1
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])

@@ -130,7 +130,8 @@ def test_any_picture_gives_a_square_and_a_map_back(height, width, seed):
     assert resize_scan(scan, PREPROCESS).shape == (64, 64)
     carried = to_scan_coordinates(np.ones((64, 64), np.float32), PIXELS, geometry(scan, PREPROCESS))
     assert carried.shape == (height, width)
-    assert set(np.unique(carried)) <= {0, 1}
+    inside = carried > 0
+    np.testing.assert_allclose(carried[inside], 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize("level", [0, 37, 255])

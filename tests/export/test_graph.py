@@ -224,7 +224,7 @@ def test_the_mobile_graph_is_made_for_phones(case):
     assert counts["Conv"] == (46 if minimalistic else 62 + 20)
     assert counts["Transpose"] == 2  # of the heatmap alone, which is drawn along one axis at a time
     assert not {"BatchNormalization", "HardSwish", "HardSigmoid", "Cast"} & set(counts)
-    assert counts["Clip"] == (3 if minimalistic else 32)
+    assert counts["Clip"] == (4 if minimalistic else 33)
     convolutions = [node for node in graphs.mobile.graph.node if node.op_type == "Conv"]
     assert all(len(node.input) == 3 for node in convolutions)  # with BatchNorm folded into a bias
     grouped = [
