@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -65,11 +65,11 @@ def to_html(monitored: Monitored, about: Mapping[str, Any]) -> str:
     """One page, pictures and style inside."""
     sections = ["<h1>Monitoring</h1>"]
     sections += [html.verdict(line, good=False) for line in cautions(about)]
-    sections.append(html.verdict(ADVICE[monitored.advice], good=not monitored.alarm))
+    sections.append(
+        html.verdict(ADVICE[monitored.advice].replace("`", ""), good=not monitored.alarm)
+    )
     sections.append(html.items([*monitored.reasons, *_about(monitored, about)]))
-    sections += ["<h2>Beside the calibration scans</h2>", _periods(monitored)]
-    if len(monitored.periods) > 3:
-        sections.append("<p>Rows below the second are months.</p>")
+    sections += ["<h2>Beside the calibration scans</h2>", _beside(monitored), *_months(monitored)]
     sections += [
         "<h2>The bet against exchangeability</h2>",
         f"<p>{html.text(_bet_in_words(monitored))}. If nothing has changed, the capital reaches"
@@ -96,23 +96,46 @@ def _bet_in_words(monitored: Monitored) -> str:
     )
 
 
-def _periods(monitored: Monitored) -> str:
-    first = monitored.periods[0]
-    head = ["", "scans", "patients", "outliers", *first.referrals]
-    head += [f"predicted {name}" for name in first.predicted]
-    rows = [
-        [
-            period.name,
-            period.scans,
-            period.patients,
-            percent(period.outliers),
-            *map(percent, period.referrals.values()),
-            *map(percent, period.predicted.values()),
-            f"{period.set_size:.2f}",
-        ]
-        for period in monitored.periods
+def _beside(monitored: Monitored) -> str:
+    """A row for each figure: of the calibration scans, and of these."""
+    before, now = monitored.periods[:2]
+    shares = {"outliers": (before.outliers, now.outliers)}
+    shares |= {
+        f"referral: {word}": (share, now.referrals[word])
+        for word, share in before.referrals.items()
+    }
+    shares |= {
+        f"predicted {name}": (share, now.predicted[name])
+        for name, share in before.predicted.items()
+    }
+    rows: list[Sequence[object]] = [
+        ("scans", before.scans, now.scans),
+        ("patients", before.patients, now.patients),
+        *((name, *map(percent, both)) for name, both in shares.items()),
+        ("classes in a prediction set, mean", f"{before.set_size:.2f}", f"{now.set_size:.2f}"),
     ]
-    return html.table([*head, "mean set size"], rows)
+    return html.table(("", "calibration scans", "these scans"), rows)
+
+
+def _months(monitored: Monitored) -> list[str]:
+    """A row for each month; nothing where no date is known."""
+    months = monitored.periods[2:]
+    if not months:
+        return []
+    words = list(months[0].referrals)
+    head = ("month", "scans", "patients", "outliers", *words, "mean set size")
+    rows = [
+        (
+            month.name,
+            month.scans,
+            month.patients,
+            percent(month.outliers),
+            *(f"{month.referrals[word][0]:.0%}" for word in words),
+            f"{month.set_size:.2f}",
+        )
+        for month in months
+    ]
+    return ["<h2>By month</h2>", html.table(head, rows)]
 
 
 def _curve(monitored: Monitored) -> bytes:
