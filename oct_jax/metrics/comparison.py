@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from oct_jax.data.kermany import OWN_GROUP
-from oct_jax.decision.calibration import brier_score, expected_calibration_error
+from oct_jax.decision.calibration import brier_score, calibration_error
 from oct_jax.decision.referral import urgency
 from oct_jax.metrics.classification import bootstrap, share_among
 from oct_jax.metrics.groups import Group, plain_groups, task_of_groups
@@ -109,7 +109,8 @@ def compare(
     groups = groups or plain_groups(task)
     truth, pair = _truth_of(labels, groups, task), (first, second)
     names = [group.name for group in groups]
-    measures = [_measures_of(side, truth, names, task, urgent_prevalence) for side in pair]
+    owners = np.unique(np.asarray(patients, str), return_inverse=True)[1]
+    measures = [_measures_of(side, truth, owners, names, task, urgent_prevalence) for side in pair]
 
     def of(drawn: Int[np.ndarray, "drawn"]) -> dict[str, float | None]:
         one, other = (measure(drawn) for measure in measures)
@@ -168,6 +169,7 @@ def _by_group(
 def _measures_of(
     answers: Answers,
     truth: _Truth,
+    owners: Int[np.ndarray, "scans"],
     names: list[str],
     task: Task,
     prevalence: float | None,
@@ -193,7 +195,7 @@ def _measures_of(
         measures |= {
             "log loss": float(-np.log(own[drawn]).mean()),
             "Brier score": brier_score(by_group[drawn], labels),
-            "expected calibration error": expected_calibration_error(by_group[drawn], labels),
+            "calibration error": calibration_error(by_group[drawn], labels, owners[drawn]),
             "deferred": None if deferred is None else float(deferred[drawn].mean()),
             "right when answered": None
             if deferred is None

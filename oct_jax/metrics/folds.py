@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from oct_jax.decision.calibration import brier_score, expected_calibration_error, softmax
+from oct_jax.decision.calibration import (
+    brier_score,
+    calibration_error,
+    expected_calibration_error,
+    softmax,
+)
 from oct_jax.decision.referral import urgency
 from oct_jax.metrics.classification import bootstrap, confusion, figures, share_among
 from oct_jax.task import Task
@@ -34,6 +39,7 @@ def summarize_folds(rows: Sequence[dict[str, Any]], task: Task, resamples: int) 
     """
     joined = {name: np.concatenate([row[name] for row in rows]) for name in _OF_SCANS}
     patients = np.concatenate([row["patients"] for row in rows])
+    owners = np.unique(patients, return_inverse=True)[1]
     truth, probabilities = joined["truth"], joined["probabilities"]
     alarm = np.concatenate(
         [urgency(row["probabilities"], task) >= row["urgent_threshold"] for row in rows]
@@ -50,6 +56,7 @@ def summarize_folds(rows: Sequence[dict[str, Any]], task: Task, resamples: int) 
             softmax(joined["logits"][drawn]), labels
         )
         measures["ECE, calibrated"] = expected_calibration_error(part, labels)
+        measures["calibration error"] = calibration_error(part, labels, owners[drawn])
         measures["Brier, calibrated"] = brier_score(part, labels)
         measures["coverage of prediction sets"] = float(covered[drawn].mean())
         for number, name in enumerate(task.classes):

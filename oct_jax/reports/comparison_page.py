@@ -22,7 +22,7 @@ from oct_jax.reports.comparison_words import (
 _COLOURS = {FIRST: "#0b57a4", SECOND: "#c2570c"}
 _ANSWERS = ("accuracy", "balanced accuracy")
 _URGENT = ("urgent sensitivity", "urgent specificity", "urgent AUC")
-_PROBABILITIES = ("log loss", "Brier score", "expected calibration error")
+_PROBABILITIES = ("log loss", "Brier score", "calibration error")
 _DEFERRAL = ("deferred", "right when answered")
 _NET = tuple(f"net benefit at {threshold:g}" for threshold in NAMED_THRESHOLDS)
 _NOTES = (
@@ -37,7 +37,8 @@ _NOTES = (
     " (Vickers and Elkin 2006). The threshold is how probable an urgent disease must be for a"
     " person to be referred urgently.",
     "Log loss takes a probability of less than one in a million as one in a million. The"
-    " calibration error is biased upwards, in few scans more than in many.",
+    " calibration error is a root mean square, less what chance adds to it; 0 where chance explains"
+    " all of it.",
 )
 
 

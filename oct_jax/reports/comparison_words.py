@@ -14,7 +14,7 @@ _LINES = (
     "urgent specificity",
     "urgent AUC",
     "log loss",
-    "expected calibration error",
+    "calibration error",
     "deferred",
     "right when answered",
 )

@@ -10,7 +10,7 @@ _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
   color: #1b1b1b; background: #fff; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
-table { border-collapse: collapse; display: block; overflow-x: auto; }
+table { border-collapse: collapse; } .scroll { overflow-x: auto; }
 th, td { padding: .2rem .8rem; text-align: right; }
 th:first-child, td:first-child { text-align: left; } tr { border-bottom: 1px solid #ccc; }
 img { max-width: 100%; break-inside: avoid; } figure { margin: .5rem 0; break-inside: avoid; }
@@ -18,7 +18,7 @@ img { max-width: 100%; break-inside: avoid; } figure { margin: .5rem 0; break-in
 .bad { border-color: #b3261e; } .good { border-color: #2e7d32; }
 code { background: #f1f1f1; padding: .1rem .3rem; } li { overflow-wrap: anywhere; }
 @media (max-width: 40rem) { th, td { padding: .2rem .4rem; } }
-@media print { table { display: table; } body { margin: 0; font-size: 11px; } }
+@media print { .scroll { overflow: visible; } body { margin: 0; font-size: 11px; } }
 """
 
 
@@ -52,7 +52,7 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     cells = "".join(f"<th>{text(cell)}</th>" for cell in head)
     lines = [f"<tr>{cells}</tr>"]
     lines += ["<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in rows]
-    return f"<table>{''.join(lines)}</table>"
+    return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
 
 
 def picture(data: bytes, kind: str, words: str = "") -> str:
