@@ -19,6 +19,7 @@ from oct_jax.classifier import Classifier
 from oct_jax.commands.compare_files import Compared, of_file, on_lines, without_rule
 from oct_jax.commands.evaluate import outputs_of
 from oct_jax.commands.settings import CompareConfig
+from oct_jax.data.manifest import summarize
 from oct_jax.data.scans import Scans
 from oct_jax.decision.calibration import softmax
 from oct_jax.decision.referral import urgency
@@ -33,7 +34,6 @@ from oct_jax.runs.prediction_file import PredictionFile, read_prediction_file
 from oct_jax.runs.scans import (
     Selection,
     find_overlap,
-    refuse_overlap,
     select_for_model,
     select_scans,
 )
@@ -119,9 +119,16 @@ def _on_scans(
         if about["left_out"]:
             lines.append(f"{about['left_out']} scans left out, of patients that a model trained on")
         scans = kept
-    for provenance in known:
-        overlap = find_overlap(provenance, scans.records)
-        refuse_overlap(overlap, len(scans), config.overlap == "allow")
+    for side, classifier in zip(sides, classifiers, strict=True):
+        if classifier is None:
+            continue
+        overlap = find_overlap(classifier.provenance, scans.records)
+        if overlap.trained and config.overlap == "refuse":
+            raise UserError(
+                f"{len(overlap.trained)} of {len(scans)} scans are of patients that {_name(side)}"
+                f" was trained on ({summarize(overlap.trained)}): leave these scans out with"
+                " overlap=leave_out, or mark every figure as contaminated with overlap=allow"
+            )
         about["contaminated"] = max(about["contaminated"], len(overlap.trained))
         about["chose_epoch_or_thresholds"] += overlap.chosen
     about["models"] = [

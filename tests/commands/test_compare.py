@@ -122,7 +122,7 @@ def test_scans_that_a_model_was_trained_on_are_refused_left_out_or_marked(
 ):
     words = (models / "a", models / "b", "split=all", f"out={tmp_path / 'out'}", "resamples=10")
     assert call(monkeypatch, *words) == 2
-    assert "patients that the run was trained on" in capsys.readouterr().err
+    assert "leave these scans out with overlap=leave_out" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert call(monkeypatch, *words, "overlap=leave_out") == 0
     report = json.loads((tmp_path / "out" / "comparison.json").read_text())
