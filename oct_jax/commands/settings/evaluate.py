@@ -125,7 +125,11 @@ class AdaptConfig:
 
 @chz.chz
 class CompareConfig:
-    """Compare two models, or predictions in CSV files, on the same scans: `compare A B`."""
+    """Compare two models on the same scans: `compare A B`.
+
+    Each is a run folder, a model file, starter, or a CSV of somebody's predictions: the columns
+    file, patient, label, and one for each class with its probability (docs/how-to/compare.md).
+    """
 
     data: str | None = chz.field(
         default=None,
