@@ -28,6 +28,8 @@ _NET = tuple(f"net benefit at {threshold:g}" for threshold in NAMED_THRESHOLDS)
 _NOTES = (
     "Intervals are 95 % percentile intervals from drawing patients, each with all scans, anew; A"
     " and B are drawn together, so that the interval of a difference is of a paired comparison.",
+    "Where two models do not differ on any scan, drawing patients cannot show the uncertainty: with"
+    " n patients, a difference on up to 3 in n of them is compatible with none.",
     "McNemar's test over scans takes each scan as independent. The one over patients swaps the two"
     " models' answers a patient at a time, all scans of it together, and is exact; it is the one to"
     " quote where patients have several scans.",

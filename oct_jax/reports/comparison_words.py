@@ -119,8 +119,8 @@ def _accuracy(report: dict[str, Any]) -> str:
         f"A is right on {_percent(report, 'accuracy', FIRST)} of scans and B on"
         f" {_percent(report, 'accuracy', SECOND)}: {_points(report, 'accuracy')},"
         f" {_significance(test['p_patients'])} (McNemar's test over patients,"
-        f" {shown_p(test['p_patients'])}); {test['only_first']} scans only A has right,"
-        f" {test['only_second']} only B."
+        f" {shown_p(test['p_patients'])}; scans that A alone has right: {test['only_first']}, B"
+        f" alone: {test['only_second']})."
     )
 
 
