@@ -4,13 +4,14 @@
         [folder=FOLDER]
 
 Makes synthetic grey 512x496 JPEGs on the fly, each another picture, four to a patient (2,000 files
-take 60 MB); they are removed afterwards unless `folder=` names a place to keep them in. For every
+take 100 MB); they are removed afterwards unless `folder=` names a place to keep them in. For every
 number of scans, each in a process of its own as a user runs it:
 
 - audit (for the numbers in `audit=` too): time, peak of resident memory;
 - frozen stage, `views` augmented views, one epoch: time, memory, the feature cache on disk;
-- finetuning, killed after its second checkpoint, then resumed to its third: seconds before the
-  first step, scans a second, memory, seconds before the first step after the kill.
+- finetuning (not with `steps=0`), killed after its second checkpoint, then resumed to its third:
+  seconds before the first step, scans a second, memory, seconds before the first step after the
+  kill.
 
 The last column is over the first number of scans. Seconds to the first step are those to the first
 checkpoint without as many steps as lie between the first and the second.
@@ -114,6 +115,8 @@ def measure_training(
     note_cost(note, "frozen stage", measure([*words, *frozen], run.parent))
     cache = sum(path.stat().st_size for path in run.glob("frozen/features-*.npy"))
     note("frozen stage: feature cache, MB", cache / 2**20)
+    if not steps:
+        return
     finetune = [*words, "stage=finetune", "epochs=1000", f"checkpoint_steps={steps}"]
     first, second, cost = until_checkpoints(finetune, run, 2)
     note("finetuning: scans/s", steps * BATCH / (second - first))
