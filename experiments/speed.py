@@ -19,7 +19,8 @@ settings of each are
 Tasks: `forward 1` and `forward 32` for batches of 1 and 32; `step 32`: forward in training form,
 backward, AdamW; BatchNorm's statistics those of the batch, as when training from scratch. Then ten
 epochs of the frozen stage with cached features, over one forward pass. Compiling takes some
-minutes: torch keeps its programs in TORCHINDUCTOR_CACHE_DIR.
+minutes: torch keeps its programs in TORCHINDUCTOR_CACHE_DIR. Only on an idle machine does any of it
+mean much: OpenMP's threads, which torch runs on, burn CPU time while they wait for each other.
 """
 
 from __future__ import annotations
