@@ -8,11 +8,13 @@ flips bytes, sets four of them to an extreme, cuts the end off, or repeats or dr
 strike the first 4 kB, where headers are. The volume is opened, and its first and last B-scan and
 its localizer are read. What is counted as a failure: another exception than `UserError`, an error
 of several lines or that quotes the patient, ten seconds of processor time, or a gigabyte.
-`minutes=` ends it earlier.
+`minutes=` ends it earlier. With `state=FILE` the counts are kept there every 500 mutations, and the
+same command goes on where it stopped: each mutation has a seed of its own.
 """
 
 from __future__ import annotations
 
+import json
 import resource
 import shutil
 import sys
@@ -22,7 +24,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ import numpy as np
 from oct_jax import UserError
 from oct_jax.commands.parsing import split_words
 from oct_jax.data.volumes import open_volumes
+from oct_jax.files import write_atomic
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 import device_files as devices
@@ -37,6 +40,8 @@ import volume_files as files
 
 SLOW, LARGE = 10.0, 1_000_000
 """Seconds of processor time for one volume; kilobytes of memory for the whole process."""
+_KEEP = 500
+"""Mutations between two writings of the counts."""
 _EXTREMES = (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFF, 0x10000)
 
 
@@ -67,25 +72,63 @@ class Tally:
     failures: Counter = field(default_factory=Counter)
 
 
+@dataclass
+class Campaign:
+    """What a campaign has counted.
+
+    Attributes:
+      number: of the next mutation.
+      tallies: of each format.
+      memory: the most that a process took, kilobytes.
+    """
+
+    number: int
+    tallies: dict[str, Tally]
+    memory: int = 0
+
+
 def main(words: list[str]) -> None:
     """Prints a table; exit code 1 where anything failed."""
-    given = {"mutations": "2000", "minutes": "inf", "seed": "0", "samples": ""} | split_words(words)
-    rng = np.random.default_rng(int(given["seed"]))
+    given = {"mutations": "2000", "minutes": "inf", "seed": "0", "samples": "", "state": ""}
+    given |= split_words(words)
+    seed, state = int(given["seed"]), Path(given["state"]) if given["state"] else None
     warnings.simplefilter("ignore")
     folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     try:
         samples = _written(folder) + _real(folder, given["samples"])
-        tallies = {sample.name: Tally() for sample in samples}
+        campaign = _resumed(state, samples)
         end = time.monotonic() + 60 * float(given["minutes"])
-        for number in range(int(given["mutations"])):
-            if time.monotonic() > end:
-                break
-            sample = samples[number % len(samples)]
+        while campaign.number < int(given["mutations"]) and time.monotonic() < end:
+            rng = np.random.default_rng((seed, campaign.number))
+            sample = samples[campaign.number % len(samples)]
             sample.target.write_bytes(_mutated(sample.whole, rng))
-            _try(sample, tallies[sample.name])
+            _try(sample, campaign.tallies[sample.name])
+            sample.target.write_bytes(sample.whole)
+            campaign.number += 1
+            if campaign.number % _KEEP == 0:
+                _keep(campaign, state)
+        _keep(campaign, state)
     finally:
         shutil.rmtree(folder)
-    _report(tallies)
+    _report(campaign)
+
+
+def _resumed(state: Path | None, samples: list[Sample]) -> Campaign:
+    if state is None or not state.exists():
+        return Campaign(0, {sample.name: Tally() for sample in samples})
+    kept = json.loads(state.read_text(encoding="utf-8"))
+    tallies = {
+        name: Tally(**tally | {"failures": Counter(tally["failures"])})
+        for name, tally in kept["tallies"].items()
+    }
+    return Campaign(kept["number"], tallies, kept["memory"])
+
+
+def _keep(campaign: Campaign, state: Path | None) -> None:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    campaign.memory = max(campaign.memory, peak)
+    if state is not None:
+        write_atomic(state, json.dumps(asdict(campaign)))
 
 
 def _try(sample: Sample, tally: Tally) -> None:
@@ -174,18 +217,18 @@ def _real(folder: Path, root: str) -> list[Sample]:
     return samples
 
 
-def _report(tallies: dict[str, Tally]) -> None:
+def _report(campaign: Campaign) -> None:
+    print(f"{campaign.number} mutations")
     print("| format | opened | refused | failed | slowest, s |")
     print("|---|---|---|---|---|")
-    for name, tally in tallies.items():
+    for name, tally in campaign.tallies.items():
         failed = sum(tally.failures.values())
         print(f"| {name} | {tally.opened} | {tally.refused} | {failed} | {tally.slowest:.2f} |")
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"peak memory of the process: {memory / 1000:.0f} MB")
-    failures = sum((tally.failures for tally in tallies.values()), Counter())
+    print(f"peak memory of the process: {campaign.memory / 1000:.0f} MB")
+    failures = sum((tally.failures for tally in campaign.tallies.values()), Counter())
     for failure, count in failures.most_common(20):
         print(f"{count} times: {failure}", file=sys.stderr)
-    if failures or memory > LARGE:
+    if failures or campaign.memory > LARGE:
         sys.exit(1)
 
 
