@@ -58,17 +58,17 @@ report *settings:
 explain *words:
     @python -m oct_jax.explain "$@"
 
-# Test a run's explanations; scans are explained as "unverified" until the report is passed.
+# Test a model's explanations; scans are explained as "unverified" until the report is passed.
 [no-exit-message]
 explain-report *settings:
     @python -m oct_jax.explain report "$@"
 
-# Write a run as ONNX files for others: `just export run=runs/mine`; `just export verify FOLDER`.
+# Write a model as ONNX files for others: `just export run=runs/mine`; `just export verify FOLDER`.
 [no-exit-message]
 export *words:
     @python -m oct_jax.export "$@"
 
-# Write a page that answers scans in a browser, offline: `just viewer run=runs/mine`.
+# Write a page that answers scans in a browser, offline: `just viewer model=starter`.
 [no-exit-message]
 viewer *settings:
     @python -m oct_jax.export viewer "$@"

@@ -84,6 +84,7 @@ def adapt(classifier: Classifier, scans: Iterable[Scan], *, source: str = "") ->
             model=fingerprint_of(variables),
         ),
         stored_grid=classifier.grid,
+        eye_rule=None,  # of the logits before
     )
     return Adapted(adapted, names, int(usable.sum()), int((~usable).sum()))
 

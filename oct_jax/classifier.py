@@ -77,6 +77,7 @@ class Classifier:
       stored_grid: as it was measured when the stage ended; None until then.
       task: the classes.
       provenance: where the model comes from, for the guard against leaks and for its readers.
+      eye_rule: refers eyes; see `oct_jax.eye.fit_eyes`. None where no labelled eyes were at hand.
     """
 
     model: Model
@@ -88,6 +89,7 @@ class Classifier:
     stored_grid: HeatmapGrid | None = None
     task: Task = KERMANY
     provenance: Provenance = NO_PROVENANCE
+    eye_rule: DecisionRule | None = None
 
     @functools.cached_property
     def grid(self) -> HeatmapGrid:
@@ -153,7 +155,7 @@ class Classifier:
             cannot hold.
         """
         content = ModelFile(
-            config=_config_of(self.model),
+            config=config_of(self.model),
             variables=self.variables,
             preprocess=self.preprocess,
             task=self.task,
@@ -162,6 +164,7 @@ class Classifier:
             stage=self.stage,
             synthetic=self.synthetic,
             provenance=self.provenance,
+            eye_rule=self.eye_rule,
         )
         write_model(Path(expand_home(path)), content, half=half)
 
@@ -336,6 +339,7 @@ def classifier_of(
     stage: str = "finetune",
     synthetic: bool = False,
     provenance: Provenance = NO_PROVENANCE,
+    eye_rule: DecisionRule | None = None,
 ) -> Classifier:
     """A classifier from trained variables, as `oct_jax.train.loop.train` returns them.
 
@@ -350,6 +354,7 @@ def classifier_of(
       synthetic: whether they were trained on phantoms.
       provenance: where they come from; `Provenance(trained=ScanDigests.of(records))` names the
         training scans.
+      eye_rule: the decision rule for eyes, where there is one.
     """
     folded, config = fold(variables, model)
     return Classifier(
@@ -362,6 +367,7 @@ def classifier_of(
         stored_grid=grid,
         task=task,
         provenance=provenance,
+        eye_rule=eye_rule,
     )
 
 
@@ -378,10 +384,12 @@ def read_classifier(path: Path) -> Classifier:
         stage=content.stage,
         synthetic=content.synthetic,
         provenance=content.provenance,
+        eye_rule=content.eye_rule,
     )
 
 
-def _config_of(model: Model) -> ModelConfig:
+def config_of(model: Model) -> ModelConfig:
+    """The config that `build` makes a model from; UserError where nobody knows it."""
     if isinstance(model, NNXModel):
         return model.config
     if isinstance(model, PooledModel):

@@ -34,7 +34,7 @@ from oct_jax.decision.stored import (
 from oct_jax.files import Positive, check_tensors, convert, parse_json, write_atomic
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
 from oct_jax.model.protocol import ModelConfig, Variables, build, path_name
-from oct_jax.provenance import NO_PROVENANCE, FaithfulnessResult, Provenance, ScanDigests
+from oct_jax.provenance import NO_PROVENANCE, Facts, FaithfulnessResult, Provenance, ScanDigests
 from oct_jax.task import Task, stored_task, to_json
 from oct_jax.types import UserError
 
@@ -61,6 +61,7 @@ class ModelFile:
       stage: the stage that the variables come from.
       synthetic: whether the model was trained on phantoms.
       provenance: where the model comes from.
+      eye_rule: the decision rule for eyes, which has no outlier model; None where there is none.
     """
 
     config: ModelConfig
@@ -72,6 +73,7 @@ class ModelFile:
     stage: str
     synthetic: bool
     provenance: Provenance = NO_PROVENANCE
+    eye_rule: DecisionRule | None = None
 
 
 class _StoredRule(StoredRule, kw_only=True, forbid_unknown_fields=True):
@@ -93,6 +95,7 @@ class _Header(Struct, forbid_unknown_fields=True):
     synthetic: bool
     facts: dict[str, Any]
     tested: list[FaithfulnessResult]
+    eye_rule: StoredRule | None = None
 
 
 HALF_FROM = 20_000
@@ -109,11 +112,13 @@ def write_model(path: Path, content: ModelFile, *, half: bool = False) -> None:
       half: store variables of `HALF_FROM` values and more as float16, rounded to 11 bits.
 
     Raises:
-      UserError: another ending, a backbone that is not the package's, or values that float16
-        cannot hold.
+      UserError: another ending, a backbone that is not the package's, facts of another form, or
+        values that float16 cannot hold.
     """
     if path.suffix != SUFFIX:
         raise UserError(f"{path}: the name of a model file ends in {SUFFIX}")
+    facts = dict(content.provenance.facts)
+    convert(facts, Facts, "provenance.facts", remedy="see `oct_jax.provenance.Facts`")
     tensors = _stored_variables(content.variables, half=half)
     rule, outliers = content.rule, content.rule.outliers if content.rule else None
     if outliers is not None:
@@ -134,9 +139,11 @@ def write_model(path: Path, content: ModelFile, *, half: bool = False) -> None:
         "grid": dataclasses.asdict(content.grid),
         "stage": content.stage,
         "synthetic": content.synthetic,
-        "facts": dict(content.provenance.facts),
+        "facts": facts,
         "tested": [dataclasses.asdict(report) for report in content.provenance.tested],
     }
+    if content.eye_rule is not None:
+        header["eye_rule"] = rule_values(content.eye_rule)
     # As it will be read: lists, plain keys.
     header = json.loads(json.dumps(header, allow_nan=False))
     header["sha256"] = digest(header, tensors)
@@ -179,6 +186,7 @@ def read_model(path: Path) -> ModelFile:
         stage=header.stage,
         synthetic=header.synthetic,
         provenance=_provenance(path, header, tensors),
+        eye_rule=_eye_rule(path, header.eye_rule, task),
     )
 
 
@@ -276,6 +284,7 @@ def _provenance(path: Path, header: _Header, tensors: Mapping[str, np.ndarray]) 
         ScanDigests(*(_unpacked(path, f"{part}/{kind}", tensors) for kind in ("scans", "patients")))
         for part in names
     )
+    convert(header.facts, Facts, f"{path}: facts", remedy=_REMEDY)
     return Provenance(trained, chosen, header.facts, tuple(header.tested))
 
 
@@ -317,6 +326,12 @@ def _rule_as_json(rule: DecisionRule) -> dict[str, Any]:
         "outlier_threshold": None if outliers is None else outliers.threshold,
         "no_retina_threshold": None if outliers is None else finite(outliers.no_retina),
     }
+
+
+def _eye_rule(path: Path, stored: StoredRule | None, task: Task) -> DecisionRule | None:
+    if stored is None:
+        return None
+    return rule_from(stored, task, None, where=f"{path}: eye_rule", remedy=_REMEDY)
 
 
 def _rule(

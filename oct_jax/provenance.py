@@ -12,8 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from msgspec import Struct
+from msgspec import field as member
+
 from oct_jax.data.kermany import OWN_GROUP
 from oct_jax.data.manifest import Record
+from oct_jax.files import Count, Sha256
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,35 @@ class Provenance:
     def with_chosen(self, records: Iterable[Record]) -> Provenance:
         """The same with further scans that fitted its decision rule."""
         return replace(self, chosen=self.chosen | ScanDigests.of(records))
+
+
+class DataFacts(Struct):
+    """`facts["data"]`: the digest of the manifest, and the scans of each split and class."""
+
+    manifest_sha256: Sha256 | None = None
+    scans: dict[str, dict[str, Count]] | None = None
+
+
+class Measured(Struct):
+    """One of `facts["measured"]`: an evaluation in short; each figure is (value, low, high)."""
+
+    data: str
+    split: str
+    scans: Count
+    figures: dict[str, tuple[float, float, float]]
+    patients: Count | None = None
+    contaminated: bool = False
+
+
+class Facts(Struct):
+    """What the package reads of `Provenance.facts`; there may be more in them."""
+
+    data: DataFacts = member(default_factory=DataFacts)
+    weights: dict[str, Any] = {}
+    seed: Count | None = None
+    created: str | None = None
+    versions: dict[str, str] | None = None
+    measured: list[Measured] = []
 
 
 NO_PROVENANCE = Provenance()

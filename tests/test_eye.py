@@ -1,6 +1,7 @@
 """A volume in, one answer out: batches, unreadable B-scans, heatmaps."""
 
 import dataclasses
+import weakref
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from oct_jax.data.volumes import open_volume, volume_from_arrays
 from oct_jax.data.volumes.volume import BScans
 from oct_jax.decision.eye import weights_of
 from oct_jax.eye import PROFILE, explain_eye, predict_eye
+from oct_jax.eye.batches import BATCH
 from oct_jax.runs.load import load
 from oct_jax.types import UserError
 
@@ -41,12 +43,6 @@ class Torn(BScans):
 def torn_volume(count, torn):
     images = files.bscans(count)
     return dataclasses.replace(volume_from_arrays(images), bscans=Torn(tuple(images), tuple(torn)))
-
-
-@pytest.fixture(autouse=True)
-def small_batches(monkeypatch):
-    """Batches of 8, so that one small program is compiled."""
-    monkeypatch.setattr("oct_jax.eye.BATCH_SIZES", (8,))
 
 
 def test_an_eye_is_its_middle_through_the_head(classifier):
@@ -123,3 +119,32 @@ def test_the_target_is_the_eye_s_or_its_likeliest_disease(classifier):
     assert explain_eye(classifier, volume, target="DME").target == "DME"
     with pytest.raises(UserError, match="class 'X'"):
         explain_eye(classifier, volume, target="X")
+
+
+@dataclasses.dataclass(frozen=True)
+class Watched(BScans):
+    """B-scans made when they are read; `alive` and `most` count those that somebody still holds."""
+
+    count: int
+    tally: dict
+
+    def __len__(self):
+        return self.count
+
+    def read(self, index):
+        image = np.roll(files.bscans(1)[0], index, axis=1)
+        self.tally["alive"] += 1
+        self.tally["most"] = max(self.tally["most"], self.tally["alive"])
+        weakref.finalize(image, self.gone)
+        return image
+
+    def gone(self):
+        self.tally["alive"] -= 1
+
+
+def test_no_more_bscans_are_held_of_a_long_volume(classifier):
+    tally = {"alive": 0, "most": 0}
+    short = volume_from_arrays(files.bscans(1))
+    volume = dataclasses.replace(short, bscans=Watched(40, tally), numbers=tuple(range(1, 41)))
+    assert len(explain_eye(classifier, volume).evidence) == 40
+    assert tally["most"] <= 3 * BATCH

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -70,6 +71,24 @@ def test_the_way_back_is_exact(classifier, saved, scan):
         assert getattr(again, name) == getattr(classifier, name)
 
 
+def test_the_rule_for_eyes_comes_back(classifier, tmp_path):
+    rule = fit_rule(
+        Outputs(np.eye(4, dtype=np.float32), np.zeros((4, 2), np.float32)),
+        np.arange(4, dtype=np.int32),
+        None,
+        fitted_on={"scans": {"CNV": 1}},
+    )
+    dataclasses.replace(classifier, eye_rule=rule).save(tmp_path / "eyes.safetensors")
+    again = load(tmp_path / "eyes.safetensors").eye_rule
+    np.testing.assert_array_equal(again.set_thresholds, rule.set_thresholds)
+    assert (again.temperature, again.fitted_on) == (rule.temperature, rule.fitted_on)
+    damaged = rewritten(
+        tmp_path / "eyes.safetensors", tmp_path / "bad.safetensors", eye_rule={"temperature": 1}
+    )
+    with pytest.raises(UserError, match="eye_rule"):
+        load(damaged)
+
+
 def test_half_precision_halves_the_large_variables_and_is_near(classifier, saved, scan, tmp_path):
     classifier.save(tmp_path / "half.safetensors", half=True)
     with safe_open(tmp_path / "half.safetensors", framework="np") as file:
@@ -103,6 +122,9 @@ def test_it_is_written_whole_or_not_at_all(classifier, tmp_path):
         ({"surprise": 1}, "surprise"),
         ({"backbone": "os:system"}, "unknown backbone"),
         ({"facts": []}, "facts"),
+        ({"facts": {"data": "x"}}, "facts"),
+        ({"facts": {"measured": [{"data": "x"}]}}, "facts"),
+        ({"preprocess": {"size": 10**6, "mean": [0.5], "std": [0.5]}}, "size=1000000"),
         ({"tested": [{"passed": "yes"}]}, "tested"),
     ],
 )
@@ -133,6 +155,54 @@ def test_damaged_and_foreign_files_are_one_line(saved, tmp_path):
         load(tmp_path / "weights.safetensors")
     with pytest.raises(UserError, match="cannot be read"):
         load(tmp_path / "missing.safetensors")
+    (tmp_path / "renamed.bin").write_bytes(data)
+    with pytest.raises(UserError, match=r"renamed\.bin: not a run folder, and not a model file"):
+        load(tmp_path / "renamed.bin")
+
+
+def crafted(path, header, length=None):
+    """A safetensors file with a header of one's own and no tensors."""
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", length or len(text)) + text)
+    return path
+
+
+def test_hostile_containers_are_one_line_and_take_no_memory(tmp_path):
+    terabytes = {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}
+    headers = {
+        "tensor": crafted(tmp_path / "tensor.safetensors", {"a": terabytes}),
+        "length": crafted(tmp_path / "length.safetensors", {}, length=2**60),
+        "deep": crafted(
+            tmp_path / "deep.safetensors", {"__metadata__": {"oct_jax": "[" * 9**5 + "]" * 9**5}}
+        ),
+        "number": crafted(tmp_path / "number.safetensors", {"__metadata__": {"oct_jax": "1"}}),
+    }
+    for name, path in headers.items():
+        with pytest.raises(UserError, match=name) as error:
+            load(path)
+        assert "\n" not in str(error.value)
+
+
+def test_a_rule_with_a_false_description_is_one_line(saved, tmp_path):
+    with safe_open(saved, framework="np") as file:
+        rule = json.loads(file.metadata()["oct_jax"])["rule"]
+    for entry in ({"patients_of": "all"}, {"adapted": 3}, {"views": -1}):
+        changed = rule | {"fitted_on": entry}
+        path = rewritten(saved, tmp_path / "other.safetensors", rule=changed)
+        with pytest.raises(UserError, match="fitted_on"):
+            load(path)
+
+
+def test_facts_of_another_form_are_not_saved(classifier, tmp_path):
+    facts = replace_facts(classifier, {"measured": "well"})
+    with pytest.raises(UserError, match=r"provenance\.facts"):
+        facts.save(tmp_path / "mine.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def replace_facts(classifier, facts):
+    provenance = dataclasses.replace(classifier.provenance, facts=facts)
+    return dataclasses.replace(classifier, provenance=provenance)
 
 
 @pytest.mark.parametrize(

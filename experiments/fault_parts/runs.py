@@ -21,6 +21,7 @@ from oct_jax.model.protocol import fingerprint_of
 from oct_jax.runs.config import read_run_config
 from oct_jax.runs.folder import check_resumable
 from oct_jax.runs.scans import find_overlap, select_scans
+from oct_jax.runs.source import find_source
 from oct_jax.runs.verified import is_verified
 
 Damage = Callable[[bytes, np.random.Generator], bytes | None]
@@ -129,9 +130,11 @@ def _readers(run: Path, settings: TrainConfig) -> dict[str, Callable[[], Any]]:
 
 
 def _exported(run: Path) -> Any:
-    from oct_jax.export.bundle import describe  # seconds of imports that only this needs
+    # Seconds of imports that only this needs.
+    from oct_jax.export.description import describe, evidence_of
 
-    return describe(run, load(run))
+    source, classifier = find_source(str(run), None), load(run)
+    return describe(source, classifier), evidence_of(source, classifier)
 
 
 def _of_rule(rule: Any) -> Any:

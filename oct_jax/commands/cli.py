@@ -99,11 +99,9 @@ def evaluate(words: list[str]) -> None:
         recalibration = parse(RecalibrateConfig, words[1:], {})
         source = find_source(recalibration.run, recalibration.model)
         if recalibration.eyes:
-            if source.run is None:
-                raise UserError("eyes=true: is for a run, which keeps the rule; say run=FOLDER")
             from oct_jax.commands.recalibrate_eyes import recalibrate_eyes
 
-            recalibrate_eyes(recalibration, make_console())
+            recalibrate_eyes(recalibration, source, make_console())
             return
         from oct_jax.commands.evaluate import recalibrate
 
@@ -117,13 +115,13 @@ def evaluate(words: list[str]) -> None:
 
 
 def explain(words: list[str]) -> None:
-    """Explains scans, or with `report` tests a run's explanations."""
+    """Explains scans, or with `report` tests a model's explanations."""
     if words[:1] == ["report"]:
         report_config = parse(ExplainReportConfig, words[1:], {})
-        find_run(report_config.run)
+        source = find_source(report_config.run, report_config.model)
         from oct_jax.commands.explain_report import report
 
-        report(report_config, make_console())
+        report(report_config, source, make_console())
         return
     scans = [word for word in words if "=" not in word and not word.startswith("-")]
     config = parse(ExplainConfig, [word for word in words if word not in scans], {})
@@ -138,20 +136,19 @@ def explain(words: list[str]) -> None:
 
 
 def export(words: list[str]) -> None:
-    """Writes a run as a bundle of ONNX files, or with `viewer` as a page."""
+    """Writes a model as a bundle of ONNX files, or with `viewer` as a page."""
     if words[:1] == ["viewer"]:
         viewer_config = parse(ViewerConfig, words[1:], {})
-        if viewer_config.model is None:
-            find_run(viewer_config.run)
+        source = find_source(viewer_config.run, viewer_config.model)
         from oct_jax.commands.viewer import write_viewer
 
-        write_viewer(viewer_config, make_console())
+        write_viewer(viewer_config, source, make_console())
         return
     config = parse(ExportConfig, words, {})
-    find_run(config.run)
-    from oct_jax.commands.export import export_run
+    source = find_source(config.run, config.model)
+    from oct_jax.commands.export import export_bundle
 
-    export_run(config, make_console())
+    export_bundle(config, source, make_console())
 
 
 def data(words: list[str]) -> None:

@@ -4,6 +4,7 @@ runs/<name>/evaluation/
   predictions.csv  a line for each scan
   report.json      every figure
   report.html      the same as a page, with curves and the worst mistakes
+  eyes.csv         a line for each eye, where the scans are of volumes
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
 from oct_jax.classifier import Classifier
+from oct_jax.commands.evaluate_eyes import JudgedEye, eye_report, eyes_csv, judge_eyes
 from oct_jax.commands.settings import EvaluateConfig, RecalibrateConfig
 from oct_jax.data.scans import Scans
 from oct_jax.decision.calibration import calibration_figures
@@ -27,6 +30,7 @@ from oct_jax.decision.rule import DecisionRule, decide, fit_rule
 from oct_jax.decision.storage import write_rule
 from oct_jax.files import json_text, write_together
 from oct_jax.metrics.evaluation import Evaluated, appraise, parse_prevalence
+from oct_jax.metrics.parts import Answered, check_column, figures_by_column
 from oct_jax.metrics.unseen import Unseen, parse_unseen
 from oct_jax.model.inference import Outputs, predict_source
 from oct_jax.reports.evaluation_page import to_html, to_lines
@@ -38,8 +42,7 @@ from oct_jax.runs.scans import (
     folder_of,
     is_own,
     refuse_overlap,
-    select_for_model,
-    select_scans,
+    select_scans_for,
 )
 from oct_jax.runs.source import ModelSource
 from oct_jax.runs.verified import fingerprint
@@ -59,7 +62,16 @@ def evaluate(config: EvaluateConfig, source: ModelSource, console: Console) -> E
     rule = classifier.rule
     if tiers and rule is None:
         raise UserError(f"unseen=: {source.name} has no decision rule, which is what would defer")
-    selection = _select(source, classifier, config, tuple(tiers))
+    selection = select_scans_for(
+        source,
+        classifier,
+        data=config.data,
+        manifest=config.manifest,
+        split=config.split,
+        labels=config.labels,
+        unseen=tuple(tiers),
+        on_bad_scan=config.on_bad_scan,
+    )
     scans = selection.scans
     for line in scans.lines:
         console.print(line, markup=False)
@@ -68,8 +80,17 @@ def evaluate(config: EvaluateConfig, source: ModelSource, console: Console) -> E
     refuse_overlap(overlap, len(met), config.allow_overlap)
     out = Path(config.out) if config.out else _folder_for(folder, selection)
     check_claimable(out)
+    check_column(scans.records, config.by)
+    by_column = partial(
+        figures_by_column,
+        records=scans.records,
+        column=config.by,
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+    outputs = outputs_of(classifier, scans, config.threads)
     evaluated = appraise(
-        outputs_of(classifier, scans, config.threads),
+        outputs,
         rule,
         scans,
         groups=selection.groups,
@@ -90,10 +111,15 @@ def evaluate(config: EvaluateConfig, source: ModelSource, console: Console) -> E
         "trained_on": len(overlap.trained),
         "chose_epoch_or_thresholds": overlap.chosen,
     }
+    eyes = judge_eyes(classifier, scans, outputs)
+    about["by_column"] = by_column(_answered(evaluated))
+    about["eyes"] = None
+    if eyes:
+        about["eyes"] = eye_report(eyes, evaluated, resamples=config.resamples, seed=config.seed)
     evaluated = replace(evaluated, report=evaluated.report | about)
     if config.out is None:
         claim_folder(folder / "evaluation")
-    _write(evaluated, to_html(evaluated, classifier), out)
+    _write(evaluated, eyes, to_html(evaluated, classifier), out)
     for line in to_lines(evaluated.report):
         console.print(line, markup=False)
     console.print(f"report: {out / 'report.html'}", markup=False)
@@ -122,34 +148,6 @@ def _unseen(
     )
 
 
-def _select(
-    source: ModelSource,
-    classifier: Classifier,
-    config: EvaluateConfig,
-    unseen: tuple[str, ...] = (),
-) -> Selection:
-    if source.run is not None:
-        return select_scans(
-            source.run,
-            data=config.data,
-            manifest=config.manifest,
-            split=config.split,
-            labels=config.labels,
-            unseen=unseen,
-            on_bad_scan=config.on_bad_scan,
-        )
-    if config.manifest is not None:
-        raise UserError("manifest=: is for a run; a model file is evaluated on data=FOLDER")
-    return select_for_model(
-        classifier.task,
-        data=config.data,
-        split=config.split,
-        labels=config.labels,
-        unseen=unseen,
-        on_bad_scan=config.on_bad_scan,
-    )
-
-
 def recalibrate(config: RecalibrateConfig, source: ModelSource, console: Console) -> None:
     """Fits a model's decision rule to other scans; the network and its features stay.
 
@@ -158,13 +156,14 @@ def recalibrate(config: RecalibrateConfig, source: ModelSource, console: Console
     Raises:
       UserError: no scans, scans that the model was trained on, or a file that is there already.
     """
-    out = _recalibrated_file(config, source)
+    out = recalibrated_file(config, source)
     classifier = _open(source, console)
     split = None
     if source.run is not None and is_own(source.run, config.data):
         split = "calibration"
-    where = EvaluateConfig(data=config.data, split=split, on_bad_scan=config.on_bad_scan)
-    selection = _select(source, classifier, where)
+    selection = select_scans_for(
+        source, classifier, data=config.data, split=split, on_bad_scan=config.on_bad_scan
+    )
     scans = selection.scans
     for line in scans.lines:
         console.print(line, markup=False)
@@ -208,7 +207,7 @@ def recalibrate(config: RecalibrateConfig, source: ModelSource, console: Console
     )
 
 
-def _recalibrated_file(config: RecalibrateConfig, source: ModelSource) -> Path | None:
+def recalibrated_file(config: RecalibrateConfig, source: ModelSource) -> Path | None:
     """The model file to write; None for a run, which keeps its rule itself."""
     if source.run is not None:
         if config.out is not None:
@@ -317,12 +316,26 @@ def _folder_for(run: Path, selection: Selection) -> Path:
     return run / "evaluation" / f"{where.name}-{selection.split}-{digest}"
 
 
-def _write(evaluated: Evaluated, page: str, out: Path) -> None:
-    claim_folder(out)
-    write_together(
-        {
-            out / "predictions.csv": predictions_csv(evaluated).encode("utf-8", "surrogateescape"),
-            out / "report.json": json_text(evaluated.report),
-            out / "report.html": page,
-        }
+def _answered(evaluated: Evaluated) -> Answered:
+    decisions, task = evaluated.decisions, evaluated.scans.task
+    refers = decisions is not None and evaluated.task.refers
+    return Answered(
+        evaluated.by_group,
+        evaluated.scans.labels,
+        evaluated.scans.patients,
+        decisions.referrals if decisions is not None and refers else None,
+        task.classes,
+        task.tiers,
     )
+
+
+def _write(evaluated: Evaluated, eyes: list[JudgedEye], page: str, out: Path) -> None:
+    claim_folder(out)
+    contents = {
+        out / "predictions.csv": predictions_csv(evaluated).encode("utf-8", "surrogateescape"),
+        out / "report.json": json_text(evaluated.report),
+        out / "report.html": page,
+    }
+    if eyes:
+        contents[out / "eyes.csv"] = eyes_csv(eyes, evaluated)
+    write_together(contents)

@@ -15,13 +15,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from oct_jax.commands.explain import Trained
-from oct_jax.commands.recalibrate_eyes import read_eye_rule
 from oct_jax.commands.scan_files import SUFFIX, Jobs, VolumeJob
 from oct_jax.commands.settings import ExplainConfig
 from oct_jax.data.preprocess import resize_scan
 from oct_jax.data.readers import UnreadableScan
 from oct_jax.data.volumes import Volume, open_volumes
-from oct_jax.decision.rule import DecisionRule
 from oct_jax.eye import EyeExplanation, explain_eye
 from oct_jax.files import write_atomic, write_json
 from oct_jax.reports.doubts import doubts_of
@@ -63,8 +61,6 @@ def explain_eyes(
     """
     for folder in {job.folder for job in jobs.volumes}:
         _check_writable(folder)
-    run = trained.source.run
-    rule = None if run is None else read_eye_rule(run, trained.classifier)
     failed: list[str] = []
     done: list[_Explained] = []
     taken: set[Path] = set()
@@ -73,7 +69,7 @@ def explain_eyes(
             for volume in _opened(job, failed):
                 try:
                     page = _page_of(volume, job.folder, taken)
-                    done.append(_explain(volume, page, trained, rule, config, progress))
+                    done.append(_explain(volume, page, trained, config, progress))
                 except (UserError, OSError) as error:
                     failed.append(_message(error, job))
                     continue
@@ -116,7 +112,6 @@ def _explain(
     volume: Volume,
     page: Path,
     trained: Trained,
-    rule: DecisionRule | None,
     config: ExplainConfig,
     progress: Progress,
 ) -> _Explained:
@@ -124,7 +119,6 @@ def _explain(
     explanation = explain_eye(
         trained.classifier,
         volume,
-        rule=rule,
         target=config.target,
         method=config.method,
         flip=config.flip,

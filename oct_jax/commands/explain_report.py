@@ -1,4 +1,4 @@
-"""The faithfulness report: whether a run's explanations may be believed, as numbers.
+"""The faithfulness report: whether a model's explanations may be believed, as numbers.
 
 runs/<name>/explanation/
   report.json   every figure, and whether the report is passed
@@ -24,25 +24,26 @@ from oct_jax.files import json_text, write_together
 from oct_jax.reports.faithfulness import examine
 from oct_jax.reports.faithfulness_page import draw_curves, draw_sheet, to_markdown
 from oct_jax.reports.overlay import encode_png
-from oct_jax.runs.load import load
 from oct_jax.runs.ownership import check_claimable, claim_folder
-from oct_jax.runs.paths import find_run
-from oct_jax.runs.scans import open_run_scans
+from oct_jax.runs.scans import find_overlap, refuse_overlap, select_scans_for
+from oct_jax.runs.source import ModelSource
 from oct_jax.runs.verified import report_path
 from oct_jax.types import UserError
 
 
-def report(config: ExplainReportConfig, console: Console) -> None:
-    """Tests a run's explanations and stores the outcome with the run.
+def report(config: ExplainReportConfig, source: ModelSource, console: Console) -> None:
+    """Tests a model's explanations; the outcome goes to the run, or a folder of the model's name.
 
     Raises:
-      UserError: no trained run, or its data is gone or has no test scans.
+      UserError: no trained model; its data is gone, has no test scans, or is what the model was
+        trained on.
     """
-    folder = find_run(config.run)
-    classifier = load(folder)
+    if source.note:
+        console.print(source.note, markup=False)
+    folder, classifier = source.folder, source.load()
     check_claimable(report_path(folder).parent)
-    scans = choose_scans(folder, config.scans)
-    console.print(f"{len(scans)} test scans of {folder}", markup=False)
+    scans = choose_scans(source, classifier, config.data, config.scans)
+    console.print(f"{len(scans)} scans, to test {source.name}", markup=False)
     outlines = _outlines(classifier, config)
     with Progress(console=console, transient=True) as bars:
         bar = bars.add_task("removing and restoring", total=len(scans))
@@ -90,16 +91,24 @@ def _outlines(classifier: Classifier, config: ExplainReportConfig) -> dict[str, 
     )
 
 
-def choose_scans(folder: Path, count: int) -> Scans:
-    """About `count` test scans of a run's data, as many of each class.
+def choose_scans(
+    source: ModelSource, classifier: Classifier, data: str | None, count: int
+) -> Scans:
+    """About `count` scans that the model was not trained on, as many of each class.
+
+    Args:
+      source: where the model is.
+      classifier: the model.
+      data: a folder of labelled scans; None for the run's own test scans.
+      count: of scans.
 
     Raises:
-      UserError: the data is gone, or has no test scans.
+      UserError: the data is gone, has no test scans, or the model was trained on it.
     """
-    scans = open_run_scans(folder).select("test")
-    if not len(scans):
-        raise UserError(f"{folder}: its data has no test scans to explain")
-    return scans.take(_spread(scans, count).tolist())
+    selection = select_scans_for(source, classifier, data=data)
+    overlap = find_overlap(classifier.provenance, selection.scans.records)
+    refuse_overlap(overlap, len(selection.scans), allowed=False)
+    return selection.scans.take(_spread(selection.scans, count).tolist())
 
 
 def _spread(source: Scans, count: int) -> np.ndarray:

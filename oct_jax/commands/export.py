@@ -1,4 +1,4 @@
-"""`export`: a run in, its bundle of ONNX files out."""
+"""`export`: a run or a model file in, its bundle of ONNX files out."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from rich.console import Console
 
 from oct_jax.commands.settings import ExportConfig
 from oct_jax.export.bundle import export
-from oct_jax.runs.paths import find_run
+from oct_jax.runs.source import ModelSource
 
 
-def export_run(config: ExportConfig, console: Console) -> None:
-    """Writes and verifies a run's bundle.
-
-    Raises:
-      UserError: no trained run, or see `oct_jax.export.bundle.export`.
-    """
-    run = find_run(config.run)
-    out = run / "export" if config.out is None else Path(config.out)
+def export_bundle(config: ExportConfig, source: ModelSource, console: Console) -> None:
+    """Writes and verifies a model's bundle; errors as of `oct_jax.export.bundle.export`."""
+    out = source.folder / "export" if config.out is None else Path(config.out)
     notify = partial(console.print, markup=False)
+    if source.note:
+        notify(source.note)
     export(
-        run,
+        source,
         out,
+        data=config.data,
         calibration_scans=config.calibration_scans,
         viewer=config.viewer,
         notify=notify,

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from oct_jax.commands.settings import ViewerConfig
+from oct_jax.export.description import name_of
 from oct_jax.export.golden import make_golden
 from oct_jax.export.graph import make_graphs
 from oct_jax.export.viewer import build_viewer
@@ -14,29 +15,27 @@ from oct_jax.export.viewer.packages import read_packages
 from oct_jax.export.viewer.page import GENERATOR
 from oct_jax.files import write_atomic
 from oct_jax.paths import expand_home
-from oct_jax.runs.load import load
-from oct_jax.runs.paths import find_run
+from oct_jax.runs.source import ModelSource
 from oct_jax.types import UserError
 
 _BEGINNING = 1000
 
 
-def write_viewer(config: ViewerConfig, console: Console) -> Path:
+def write_viewer(config: ViewerConfig, source: ModelSource, console: Console) -> Path:
     """Writes the page of a run or a model, whole or not at all.
 
     Raises:
       UserError: no such model, one that cannot be exported, a place that the page cannot take, or
         packages that cannot be had.
     """
-    if config.run is not None and config.model is not None:
-        raise UserError("run= and model=: give one of them")
+    if source.note:
+        console.print(source.note, markup=False)
     out = Path(expand_home(config.out))
     _check_place(out)
     read_packages()  # before the minutes of work
-    source = find_run(config.run) if config.model is None else config.model
-    classifier = load(source)
+    classifier = source.load()
     model = make_graphs(classifier).any_size.SerializeToString(deterministic=True)
-    page = build_viewer(model, classifier, make_golden(classifier), Path(source).resolve().stem)
+    page = build_viewer(model, classifier, make_golden(classifier), name_of(source))
     write_atomic(out, page)
     console.print(f"{out}: {len(page) / 1e6:.1f} MB; open it in a browser", markup=False)
     return out

@@ -36,6 +36,7 @@ class Record:
       axial_um: micrometres a pixel in depth; None where nobody says.
       lateral_um: micrometres a pixel along the B-scan; None where nobody says.
       position_um: of the B-scan from the centre of the scanned field; None where nobody says.
+      more: columns of one's own, such as age group or sex: (name, value) each, in order.
     """
 
     path: str
@@ -52,11 +53,12 @@ class Record:
     axial_um: float | None = None
     lateral_um: float | None = None
     position_um: float | None = None
+    more: tuple[tuple[str, str], ...] = ()
 
 
 _EVERY_COLUMN: tuple[str, ...] = tuple(field.name for field in fields(Record))
 COLUMNS = _EVERY_COLUMN[:8]
-VOLUME_COLUMNS = _EVERY_COLUMN[8:]
+VOLUME_COLUMNS = _EVERY_COLUMN[8:-1]
 """Written only where a record has any of them, so that other manifests stay as they are."""
 _file_row = attrgetter(*COLUMNS)
 _volume_row = attrgetter(*VOLUME_COLUMNS)
@@ -69,6 +71,23 @@ def summarize(names: Sequence[str], separator: str = ", ") -> str:
     shown = separator.join(names[:_NAMED_IN_ERRORS])
     rest = len(names) - _NAMED_IN_ERRORS
     return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def values_of(records: Sequence[Record], column: str) -> list[str] | None:
+    """What each record has in a column, as text, "" for nothing; None where there is no column."""
+    if column in _EVERY_COLUMN[:-1]:
+        values = (getattr(record, column) for record in records)
+        return ["" if value is None else str(value) for value in values]
+    if all(column not in dict(record.more) for record in records):
+        return None
+    return [dict(record.more).get(column, "") for record in records]
+
+
+def column_names(records: Sequence[Record]) -> tuple[str, ...]:
+    """The columns of a manifest that any of the records fills."""
+    own = dict.fromkeys(name for record in records for name, _ in record.more)
+    names = (*_EVERY_COLUMN[:-1], *own)
+    return tuple(name for name in names if any(values_of(records, name) or ()))
 
 
 def write_manifest(records: Iterable[Record], path: str | os.PathLike[str]) -> None:
@@ -94,10 +113,13 @@ def manifest_csv(records: Iterable[Record]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     records = tuple(records)
     of_volumes = any(map(_is_of_volume, records))
-    writer.writerow(COLUMNS + VOLUME_COLUMNS if of_volumes else COLUMNS)
+    more = tuple(dict.fromkeys(name for record in records for name, _ in record.more))
+    writer.writerow(COLUMNS + (VOLUME_COLUMNS if of_volumes else ()) + more)
     for record in records:
         _check(record, f"record {record.path!r}")
-        writer.writerow(_file_row(record) + (_volume_row(record) if of_volumes else ()))
+        own = dict(record.more)
+        row = _file_row(record) + (_volume_row(record) if of_volumes else ())
+        writer.writerow(row + tuple(own.get(name, "") for name in more))
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
@@ -179,11 +201,7 @@ def _state(record: Record, root: Path) -> str:
 
 def _parse(reader: Iterator[list[str]], source: Path) -> Iterator[Record]:
     header = tuple(next(reader, ()))
-    if header not in (COLUMNS, COLUMNS + VOLUME_COLUMNS):
-        raise UserError(
-            f"{source} line 1: the header must be {','.join(COLUMNS)}, and of volumes then"
-            f" {','.join(VOLUME_COLUMNS)} too"
-        )
+    _check_header(header, f"{source} line 1")
     first_line: dict[str, int] = {}
     for line, row in enumerate(reader, 2):  # no field holds a line break, so records are lines
         where = f"{source} line {line}"
@@ -194,6 +212,19 @@ def _parse(reader: Iterator[list[str]], source: Path) -> Iterator[Record]:
             raise UserError(f"{where}: {record.path} is on line {first_line[record.path]} already")
         first_line[record.path] = line
         yield record
+
+
+def _check_header(header: tuple[str, ...], where: str) -> None:
+    rest = header[len(COLUMNS) :]
+    of_volumes = rest[: len(VOLUME_COLUMNS)] == VOLUME_COLUMNS
+    own = rest[len(VOLUME_COLUMNS) :] if of_volumes else rest
+    if header[: len(COLUMNS)] != COLUMNS or set(own) & set(_EVERY_COLUMN):
+        raise UserError(
+            f"{where}: the header must be {','.join(COLUMNS)}, of volumes then"
+            f" {','.join(VOLUME_COLUMNS)} too, then columns of your own"
+        )
+    if len(set(own)) < len(own) or not all(name and printable(name) for name in own):
+        raise UserError(f"{where}: give each column of your own a name, and no two the same")
 
 
 def _record(row: dict[str, str], where: str) -> Record:
@@ -212,6 +243,7 @@ def _record(row: dict[str, str], where: str) -> Record:
         axial_um=_micrometres(row, "axial_um", where),
         lateral_um=_micrometres(row, "lateral_um", where),
         position_um=_micrometres(row, "position_um", where),
+        more=tuple((name, value) for name, value in row.items() if name not in _EVERY_COLUMN),
     )
     _check(record, where)
     return record
@@ -223,8 +255,9 @@ def _is_of_volume(record: Record) -> bool:
 
 def _digested(record: Record) -> tuple:
     """Without columns that only volumes have, so that digests of other records stay."""
-    more = tuple("" if v is None else str(v) for v in _volume_row(record))
-    return _file_row(record) + (more if _is_of_volume(record) else ())
+    volume = tuple("" if v is None else str(v) for v in _volume_row(record))
+    own = tuple(part for pair in record.more for part in pair)
+    return _file_row(record) + (volume if _is_of_volume(record) else ()) + own
 
 
 def _micrometres(row: dict[str, str], column: str, where: str) -> float | None:
@@ -251,12 +284,10 @@ def _check(record: Record, where: str) -> None:
     parts = PurePosixPath(record.path).parts
     if record.path != "/".join(parts) or ".." in parts or not parts:
         raise UserError(f"{where}: path {record.path!r} is not a plain path below the data root")
-    words = (record.path, record.patient, record.label, record.eye, record.device)
+    own = (part for pair in record.more for part in pair)
+    words = (record.path, record.patient, record.label, record.eye, record.device, *own)
     if not all(map(printable, words)):
-        raise UserError(
-            f"{where}: path, patient, label, eye or device holds a line break or another control"
-            " character"
-        )
+        raise UserError(f"{where}: a text holds a line break or another control character")
     if record.laterality not in ("", "R", "L"):
         raise UserError(f"{where}: laterality is {record.laterality!r}, not R or L")
     if record.split not in ("", *SPLITS):

@@ -20,6 +20,9 @@ from oct_jax.arrays import ScanArray
 from oct_jax.data.retina import cut_window, fill_borders, find_retina, scan_window
 from oct_jax.types import Resize, UserError
 
+LARGEST_SIDE = 8192
+"""Pixels of the largest input: a model file that asks for more is damaged or means harm."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
@@ -43,8 +46,10 @@ class Preprocess:
     std: tuple[float, ...]
 
     def __post_init__(self):
-        if self.size < 1:
-            raise UserError(f"size={self.size}: the model's input needs a side of 1 pixel or more")
+        if not 1 <= self.size <= LARGEST_SIDE:
+            raise UserError(
+                f"size={self.size}: the model's input needs a side of 1 to {LARGEST_SIDE} pixels"
+            )
         if self.resize not in get_args(Resize):
             choices = ", ".join(get_args(Resize))
             raise UserError(f"resize={self.resize!r}: choose one of {choices}")

@@ -54,12 +54,19 @@ class StoredRule(Struct, kw_only=True, forbid_unknown_fields=True):
     reference: StoredReference | None = None
 
 
+class _AdaptedTo(Struct):
+    scans: Count
+
+
 class _FittedOn(Struct):
     """Of the calibration scans; other entries are free."""
 
     data: str = ""
     scans: dict[str, Count] = {}
     patients: Count = 0
+    patients_of: dict[str, Count] = {}
+    views: Count = 1
+    adapted: _AdaptedTo | None = None
 
 
 def rule_values(rule: DecisionRule) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From a trained run to a bundle folder.
+"""From a trained model to a bundle folder.
 
 classifier.onnx          scans of any size and number, preprocessing inside
 classifier_mobile.onnx   one resized scan, every shape fixed, for phones' accelerators
@@ -12,10 +12,8 @@ README.md  MODEL_CARD.md  verify.py  SHA256SUMS
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
@@ -25,71 +23,63 @@ from typing import Any
 
 import numpy as np
 import onnx
-from msgspec import Struct, field
 from onnx import ModelProto
 
 from oct_jax.classifier import Classifier
 from oct_jax.data.loader import Batch, read_batch
 from oct_jax.data.scans import Scans
 from oct_jax.export import documents
-from oct_jax.export.decision import describe_decision
+from oct_jax.export.description import describe, evidence_of, name_of
 from oct_jax.export.evidence import answer, figures
 from oct_jax.export.golden import Golden, encode_pgm, make_golden
-from oct_jax.export.graph import IR_VERSION, make_graphs
+from oct_jax.export.graph import make_graphs
 from oct_jax.export.quantize import Quantized, left_out, search
+from oct_jax.export.splits import Splits, open_splits
 from oct_jax.export.staging import check_place, staging
-from oct_jax.export.trunk import OPSET
 from oct_jax.export.verify import SUMS, VIEWER, mobile_usability, verify
 from oct_jax.export.viewer import MissingPackages, build_viewer
-from oct_jax.files import Count, Sha256, read_json
-from oct_jax.model.protocol import digest_of
-from oct_jax.reports.evaluation_page import to_lines
-from oct_jax.runs.config import read_run_config
-from oct_jax.runs.load import load
-from oct_jax.runs.scans import open_run_scans
-from oct_jax.runs.verified import REMEDY, FaithfulnessReport, fingerprint, report_path
+from oct_jax.runs.source import ModelSource
 from oct_jax.types import UserError
-
-LOWEST_ONNXRUNTIME = "1.18.0"
-"""That the bundle was tested on; see docs/export.md."""
-RESEARCH_USE = "Research use. Not a medical device."
-LICENCE = "Apache-2.0"
 
 _TEST_SCANS = 1000
 _THREADS = 4
 
 
 def export(
-    run: Path,
+    source: ModelSource,
     out: Path,
     *,
+    data: str | None = None,
     calibration_scans: int = 200,
     viewer: bool = True,
     notify: Callable[[str], None] | None = None,
 ) -> None:
-    """Writes a run's bundle, all of it or nothing, and verifies it.
+    """Writes a model's bundle, all of it or nothing, and verifies it.
 
     Args:
-      run: the folder of a trained run.
+      source: a run or a model file.
       out: the bundle's folder, which an earlier bundle may be in.
+      data: labelled scans that the model was not trained on, which calibrate and test int8; None:
+        the run's own, and for a model file none.
       calibration_scans: at most so many scans calibrate int8, and as many choose its recipe.
       viewer: whether to add the page that answers offline.
       notify: called with a line for a person, now and then.
 
     Raises:
-      UserError: no trained run, a run that cannot be exported, or something of another kind where
-        the bundle should go.
+      UserError: no trained model, one that cannot be exported, scans that it was trained on, or
+        something of another kind where the bundle should go.
     """
     check_place(out)
-    classifier = load(run)
+    classifier = source.load()
     notify = notify or (lambda line: None)
+    splits = open_splits(source, classifier, data)
     try:
         with staging(out) as folder:
-            write_bundle(folder, run, classifier, calibration_scans, viewer, notify)
+            write_bundle(folder, source, classifier, splits, calibration_scans, viewer, notify)
             problems = verify(folder)
             if problems:
                 raise UserError(
-                    f"{run}: its bundle does not verify, so none is written: {problems[0]}"
+                    f"{source.name}: its bundle does not verify, so none is written: {problems[0]}"
                 )
     except Exception as error:
         # onnxruntime, which writes models of its own, has no type for a full disk.
@@ -102,29 +92,39 @@ def export(
 
 def write_bundle(
     folder: Path,
-    run: Path,
+    source: ModelSource,
     classifier: Classifier,
+    splits: Splits | str,
     calibration_scans: int,
     viewer: bool,
     notify: Callable[[str], None],
 ) -> None:
-    """Fills an empty folder; the same bytes for the same run and the same versions."""
-    about = describe(run, classifier)
-    evidence = _evidence(run, classifier)
+    """Fills an empty folder; the same bytes for the same model and the same versions.
+
+    Args:
+      folder: empty.
+      source: where the model is.
+      classifier: the model.
+      splits: the scans that calibrate and test int8, or why there are none.
+      calibration_scans: see `export`.
+      viewer: see `export`.
+      notify: see `export`.
+    """
+    about = describe(source, classifier)
+    evidence = evidence_of(source, classifier)
     graphs = make_graphs(classifier)
     measured = None
-    try:
-        scans = open_run_scans(run)
-    except UserError as error:
-        notify(f"{error}; exporting without int8 and without figures")
-        quantized = Quantized(None, left_out(f"the run's scans cannot be read ({error})"))
+    if isinstance(splits, str):
+        notify(f"{splits}; exporting without int8 and without figures")
+        quantized = Quantized(None, left_out(splits))
     else:
-        test = _read_split(scans, "test", classifier, at_most=_TEST_SCANS)
-        quantized = _quantize(classifier, graphs.mobile, scans, test, calibration_scans, notify)
+        test = _read(splits.test, classifier, at_most=_TEST_SCANS)
+        quantized = _quantize(classifier, graphs.mobile, splits, test, calibration_scans, notify)
         if len(test["label"]):
             answers = answer(graphs.mobile.SerializeToString(), test["image"])
-            patients = _tested_patients(scans)
+            patients = _tested_patients(splits.test)
             measured = figures(answers, test["label"], patients, classifier.rule, classifier.task)
+            measured |= {"of": splits.name}
     golden = make_golden(classifier)
 
     models = {"classifier": graphs.any_size, "classifier_mobile": graphs.mobile}
@@ -141,7 +141,7 @@ def write_bundle(
         "mobile_usability": mobile_usability(folder),
         "int8": quantized.report,
         "test": measured,
-        "viewer": viewer and _write_viewer(folder, run, classifier, golden, measured, notify),
+        "viewer": viewer and _write_viewer(folder, source, classifier, golden, measured, notify),
     }
     _write_json(folder / "bundle.json", about)
     _write(folder / "README.md", documents.readme(about))
@@ -150,47 +150,9 @@ def write_bundle(
     _write(folder / SUMS, sums_of(folder))
 
 
-def describe(run: Path, classifier: Classifier) -> dict[str, Any]:
-    """What every file of a bundle says of itself, as JSON values."""
-    origin = _provenance(run)
-    return {
-        "format": 1,
-        "labels": list(classifier.task.classes),
-        "synthetic": classifier.synthetic,
-        "research_use": RESEARCH_USE
-        + (" SYNTHETIC: trained on phantoms, says nothing of patients." * classifier.synthetic),
-        "licence": LICENCE,
-        "preprocessing": dataclasses.asdict(classifier.preprocess)
-        | {"resampling": "Pillow's antialiased bicubic on 8-bit grey", "grey": "ITU-R BT.601 luma"},
-        "decision": describe_decision(classifier),
-        "model": {
-            "architecture": dataclasses.asdict(read_run_config(run).model),
-            "stage": classifier.stage,
-            "sha256": digest_of(classifier.variables.params),
-        },
-        "run": {
-            "name": run.resolve().name,
-            "config_sha256": hashlib.sha256((run / "config.json").read_bytes()).hexdigest(),
-            "data_manifest_sha256": origin.data.manifest_sha256,
-            "scans": origin.data.counts,
-            "weights": _without_paths(origin.weights),
-            "seed": origin.seed,
-            "trained": origin.created,
-            "trained_with": origin.versions,
-        },
-        "exported_with": {
-            name: importlib.metadata.version(name)
-            for name in ("oct-jax", "jax", "jax2onnx", "onnx", "onnxruntime", "numpy")
-        },
-        "opset": OPSET,
-        "ir_version": IR_VERSION,
-        "lowest_onnxruntime": LOWEST_ONNXRUNTIME,
-    }
-
-
 def _write_viewer(
     folder: Path,
-    run: Path,
+    source: ModelSource,
     classifier: Classifier,
     golden: Golden,
     measured: Mapping[str, Any] | None,
@@ -199,7 +161,7 @@ def _write_viewer(
     """Adds the page; False where what it is made of cannot be had."""
     model = (folder / "classifier.onnx").read_bytes()
     try:
-        page = build_viewer(model, classifier, golden, run.resolve().name, measured)
+        page = build_viewer(model, classifier, golden, name_of(source), measured)
     except MissingPackages as error:
         notify(f"{VIEWER} is left out: {error}")
         return False
@@ -221,15 +183,13 @@ def _sha256(path: Path) -> str:
 def _quantize(
     classifier: Classifier,
     mobile: ModelProto,
-    scans: Scans,
+    splits: Splits,
     test: Batch,
     calibration_scans: int,
     notify: Callable[[str], None],
 ) -> Quantized:
-    calibration, validation = (
-        _read_split(scans, split, classifier, at_most=calibration_scans)
-        for split in ("calibration", "val")
-    )
+    calibration = _read(splits.calibration, classifier, at_most=calibration_scans)
+    validation = _read(splits.validation, classifier, at_most=calibration_scans)
     notify("int8: trying recipes")
     quantized = search(
         mobile,
@@ -244,15 +204,13 @@ def _quantize(
     return quantized
 
 
-def _tested_patients(scans: Scans) -> tuple[str, ...]:
-    """Of each test scan that `_read_split` reads."""
-    patients = scans.select("test").patients
-    return patients[:: max(-(-len(patients) // _TEST_SCANS), 1)]
+def _tested_patients(test: Scans) -> tuple[str, ...]:
+    """Of each test scan that `_read` reads."""
+    return test.patients[:: max(-(-len(test) // _TEST_SCANS), 1)]
 
 
-def _read_split(scans: Scans, split: str, classifier: Classifier, *, at_most: int) -> Batch:
-    chosen = scans.select(split)
-    return read_batch(chosen, classifier.preprocess, at_most=at_most, threads=_THREADS)
+def _read(scans: Scans, classifier: Classifier, *, at_most: int) -> Batch:
+    return read_batch(scans, classifier.preprocess, at_most=at_most, threads=_THREADS)
 
 
 def _write_model(folder: Path, name: str, model: ModelProto, about: Mapping[str, Any]) -> None:
@@ -308,55 +266,6 @@ def _interface(model: ModelProto) -> dict[str, Any]:
         "inputs": tensors(model.graph.input),
         "outputs": tensors(model.graph.output),
     }
-
-
-def _evidence(run: Path, classifier: Classifier) -> dict[str, Any]:
-    """What the run's own reports say, where it has them and they are of this very model."""
-    model = fingerprint(classifier)
-    evidence: dict[str, Any] = {}
-    path = run / "evaluation" / "report.json"
-    if path.is_file():
-        remedy = "delete it, or make it anew with `just evaluate`"
-        evaluation: dict[str, Any] = read_json(path, dict[str, Any], remedy=remedy)
-        if evaluation.get("model") == model:
-            try:
-                evidence["evaluation"] = to_lines(evaluation)
-            except (KeyError, IndexError, TypeError, ValueError) as error:
-                raise UserError(f"{path}: damaged ({error!r}); {remedy}") from error
-    path = report_path(run)
-    if path.is_file():
-        faithfulness: FaithfulnessReport = read_json(path, FaithfulnessReport, remedy=REMEDY)
-        if faithfulness.model == model:
-            evidence["explanation"] = faithfulness
-    return evidence
-
-
-class _DataReport(Struct):
-    manifest_sha256: Sha256 | None = None
-    counts: dict[str, dict[str, Count]] | None = None
-
-
-class _Provenance(Struct):
-    """What is read of `provenance.json`; it holds more."""
-
-    data: _DataReport = field(default_factory=_DataReport)
-    weights: dict[str, Any] = {}
-    seed: Count | None = None
-    created: str | None = None
-    versions: dict[str, str] | None = None
-
-
-def _provenance(run: Path) -> _Provenance:
-    path = run / "provenance.json"
-    return read_json(path, _Provenance) if path.is_file() else _Provenance()
-
-
-def _without_paths(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """A weight source without the folders of the machine that it was on."""
-    public = dict(weights)
-    if "path" in public:
-        public["file"] = Path(public.pop("path")).name
-    return public
 
 
 def _write_json(path: Path, value: Any) -> None:

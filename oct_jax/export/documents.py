@@ -10,7 +10,7 @@ from typing import Any
 
 from oct_jax.decision.referral import NOT_REFERRED
 from oct_jax.decision.rule import PROMISE
-from oct_jax.runs.verified import FaithfulnessReport
+from oct_jax.provenance import FaithfulnessResult
 from oct_jax.types import SPLITS
 
 _HOW_TO_MAKE_A_SET = "The set holds class c where probabilities[c] >= set_thresholds[c]."
@@ -55,7 +55,7 @@ def readme(about: Mapping[str, Any]) -> str:
 
 def _how_to_decide(decision: Mapping[str, Any]) -> str:
     if not decision["calibrated"]:
-        return "This run has no decision rule: no referral is given."
+        return "This model has no decision rule: no referral is given."
     if not _refers(decision):
         return f"{_HOW_TO_MAKE_A_SET} Scans are {NOT_REFERRED}."
     return HOW_TO_DECIDE
@@ -76,7 +76,7 @@ def _program(name: str) -> str:
 
 
 def model_card(about: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
-    """The model card, after Mitchell et al. 2019, from the run's own evidence."""
+    """The model card, after Mitchell et al. 2019, from the evidence that the model has."""
     run, model, decision = about["run"], about["model"], about["decision"]
     weights = run["weights"]
     *_, rows, columns = about["files"]["classifier.onnx"]["outputs"]["heatmaps"]["shape"]
@@ -90,8 +90,8 @@ def model_card(about: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
         f"- {model['architecture']['variant']} MobileNetV3 (width"
         f" {model['architecture']['width']:g}), from ImageNet or other weights:"
         f" `{json.dumps(weights, sort_keys=True)}`",
-        f"- run `{run['name']}`, stage `{model['stage']}`, seed {run['seed']}, trained"
-        f" {run['trained']}; parameters SHA-256 `{model['sha256']}`",
+        f"- {run.get('kind', 'run')} `{run['name']}`, stage `{model['stage']}`, seed"
+        f" {run['seed']}, trained {run['trained']}; parameters SHA-256 `{model['sha256']}`",
         f"- licence of the software: {about['licence']}; the training data has its own terms",
         "",
         "## Intended use",
@@ -126,8 +126,8 @@ def model_card(about: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
         "",
         "## Limits",
         "",
-        "- Figures are of the run's own data, split by patient; another hospital's scans will give"
-        " others.",
+        "- Figures are of the data that they name, split by patient; another hospital's scans will"
+        " give others.",
         f"- A heatmap has {rows} by {columns} cells over the scan, its peak is 1 even where the"
         " evidence is weak, and it shows where, not why.",
         "- Coverage of sets and sensitivity of the urgent threshold hold for scans like the"
@@ -141,11 +141,11 @@ def model_card(about: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
 
 def _measured(test: Mapping[str, Any] | None, synthetic: bool) -> list[str]:
     if test is None:
-        return ["Not measured on export: the run's test scans were not at hand."]
+        return ["Not measured on export: no test scans were at hand."]
     kind = "SYNTHETIC test phantoms" if synthetic else "test scans"
     rows = [
-        f"classifier_mobile.onnx on {test['scans']} {kind} of {test['patients']} patients (95 %"
-        " intervals over patients):",
+        f"classifier_mobile.onnx on {test['scans']} {kind} of {test['of']}, of {test['patients']}"
+        " patients (95 % intervals over patients):",
         "",
         f"accuracy {_interval(test['accuracy'])}",
         "",
@@ -195,13 +195,13 @@ def _decided(decision: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
 
 def _evaluated(lines: Sequence[str] | None) -> list[str]:
     if lines is None:
-        return ["", "The run was not evaluated with `just evaluate`: no intervals over patients."]
-    return ["", "The run's own evaluation:", "", "```", *lines, "```"]
+        return ["", "Not evaluated with `just evaluate`: no intervals over patients."]
+    return ["", "Evaluated with `just evaluate`:", "", "```", *lines, "```"]
 
 
-def _explained(report: FaithfulnessReport | None) -> list[str]:
+def _explained(report: FaithfulnessResult | None) -> list[str]:
     if report is None:
-        return ["", "Heatmaps: **unverified**, the run has no faithfulness report of this model."]
+        return ["", "Heatmaps: **unverified**, there is no faithfulness report of this model."]
     result = "passed" if report.passed else "**not passed**"
     return ["", f"Heatmaps: the faithfulness report is {result} ({report.scans} scans)."]
 
@@ -223,9 +223,9 @@ def _int8(report: Mapping[str, Any]) -> list[str]:
 
 def _data_table(counts: Mapping[str, Mapping[str, int]] | None, labels: Sequence[str]) -> str:
     if not counts:
-        return "The run does not say how many scans it had."
+        return "The model does not say how many scans it had."
     rows = [
-        f"| {split} | {' | '.join(str(counts[split][name]) for name in labels)} |"
+        f"| {split} | {' | '.join(str(counts.get(split, {}).get(name, 0)) for name in labels)} |"
         for split in SPLITS
     ]
     return "\n".join(

@@ -99,7 +99,7 @@ def search(
     splits = {"calibration": calibration, "validation": validation["image"], "test": test["image"]}
     empty = [name for name, scans in splits.items() if not len(scans)]
     if empty:
-        return Quantized(None, left_out(f"the run has no {' and no '.join(empty)} scans"))
+        return Quantized(None, left_out(f"there are no {' and no '.join(empty)} scans"))
     exact = answer(mobile.SerializeToString(), validation["image"])
     rows, models = [], []
     for recipe in RECIPES:
@@ -127,14 +127,24 @@ def search(
         "gate": gate | {"largest_drop": LARGEST_DROP, "least_agreement": LEAST_AGREEMENT},
     }
     if not passes(gate):
-        reason = (
-            f"accuracy fell from {gate['float_accuracy']:.4f} to {gate['accuracy']:.4f} and"
-            f" {gate['referral_agreement']:.2%} of the referrals stayed the same on"
-            f" {len(test['label'])} test scans; allowed are a fall of {LARGEST_DROP:.3f} and"
-            f" {LEAST_AGREEMENT:.0%}"
-        )
-        return Quantized(None, left_out(reason) | report)
+        return Quantized(None, left_out(why_not(gate, len(test["label"]))) | report)
     return Quantized(chosen, {"shipped": True, "reason": None} | report)
+
+
+def why_not(gate: Mapping[str, Any], scans: int) -> str:
+    """What a model failed of the gate, and nothing that it passed."""
+    reasons = []
+    if not _is_accurate(gate):
+        reasons.append(
+            f"accuracy fell from {gate['float_accuracy']:.4f} to {gate['accuracy']:.4f}, where"
+            f" {LARGEST_DROP:.3f} is allowed"
+        )
+    if not _refers_alike(gate):
+        reasons.append(
+            f"{gate['referral_agreement']:.2%} of the referrals stayed the same, where"
+            f" {LEAST_AGREEMENT:.0%} must"
+        )
+    return f"on {scans} test scans {' and '.join(reasons)}"
 
 
 def left_out(reason: str) -> dict[str, Any]:
@@ -173,10 +183,15 @@ def compare(
 
 def passes(row: Mapping[str, Any]) -> bool:
     """Whether a comparison is within the gate."""
-    return (
-        row["float_accuracy"] - row["accuracy"] <= LARGEST_DROP + 1e-9
-        and row["referral_agreement"] >= LEAST_AGREEMENT
-    )
+    return _is_accurate(row) and _refers_alike(row)
+
+
+def _is_accurate(row: Mapping[str, Any]) -> bool:
+    return row["float_accuracy"] - row["accuracy"] <= LARGEST_DROP + 1e-9
+
+
+def _refers_alike(row: Mapping[str, Any]) -> bool:
+    return row["referral_agreement"] >= LEAST_AGREEMENT
 
 
 def quantize(mobile: ModelProto, recipe: Recipe, calibration: ScanBatch) -> ModelProto:

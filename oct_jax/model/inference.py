@@ -155,7 +155,12 @@ def predict_views(
     return predict_all(forward, variables, (batch["image"] for batch in batches))
 
 
-def pad_batch(scans: ScanBatch) -> UInt8[np.ndarray, "_padded size size"]:
-    """Repeats the last scan up to the next of `BATCH_SIZES`."""
-    size = next(size for size in BATCH_SIZES if size >= len(scans))
-    return np.concatenate([scans, np.repeat(scans[-1:], size - len(scans), axis=0)])
+def padded_size(count: int) -> int:
+    """The smallest of `BATCH_SIZES` that holds `count` scans."""
+    return next(size for size in BATCH_SIZES if size >= count)
+
+
+def pad_batch(scans: ScanBatch, size: int | None = None) -> UInt8[np.ndarray, "_padded size size"]:
+    """Repeats the last scan up to `size`; None: to the next of `BATCH_SIZES`."""
+    spare = (size or padded_size(len(scans))) - len(scans)
+    return np.concatenate([scans, np.repeat(scans[-1:], spare, axis=0)])

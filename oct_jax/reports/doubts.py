@@ -12,7 +12,7 @@ from oct_jax.decision.calibration import softmax
 from oct_jax.explain.faithfulness import blurred, random_cells, top_share
 from oct_jax.explain.gradcam import explain_all, make_explain
 from oct_jax.explanation import Explanation
-from oct_jax.model.inference import batch_slices
+from oct_jax.model.inference import batch_slices, padded_size
 
 EMPTY = "empty map: nothing in this scan speaks for the class"
 FLAT = "flat map: it favours no place"
@@ -66,13 +66,16 @@ def _doubts_of_batch(
         noisy(scan, number) + _removals(one, scan, number)
         for number, (one, scan) in enumerate(zip(explanations, inputs, strict=True))
     ]
-    # The very program that explained them, in batches of as many: no other need be compiled.
-    method = explanations[0].method
+    method, count = explanations[0].method, len(explanations)
     program = make_explain(classifier.model, classifier.preprocess, method, flip=flip)
     targets = np.array([classifier.task.index(one.target) for one in explanations], np.int32)
-    batches = ((np.stack(scans), targets) for scans in zip(*variants, strict=True))
+    scans = np.stack([scan for of_all in zip(*variants, strict=True) for scan in of_all])
+    # In batches as large as the one that was explained: no other program need be compiled.
+    size = padded_size(count)
+    of_scans = np.resize(targets, len(scans))
+    starts = range(0, len(scans), size)
+    batches = ((scans[at : at + size], of_scans[at : at + size]) for at in starts)
     outputs, maps = explain_all(program, classifier.variables, batches)
-    count = len(explanations)
     probabilities = softmax(np.asarray(outputs.logits)).reshape(
         -1, count, len(classifier.task.classes)
     )

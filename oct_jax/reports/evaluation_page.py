@@ -20,6 +20,7 @@ from oct_jax.metrics.evaluation import Evaluated, reliability_rows
 from oct_jax.metrics.groups import members_of
 from oct_jax.reports import html
 from oct_jax.reports.overlay import RESEARCH_USE, overlay
+from oct_jax.reports.parts_page import part_lines, part_sections, with_interval
 from oct_jax.reports.picture import contact_sheet
 from oct_jax.task import Task
 
@@ -100,7 +101,7 @@ def to_lines(report: dict[str, Any]) -> list[str]:
         lines.append(f"  {NOT_REFERRED}")
     else:
         lines.append("  no decision rule: `just recalibrate data=FOLDER` fits one")
-    return lines
+    return lines + [f"  {line}" for line in part_lines(report)]
 
 
 def to_html(evaluated: Evaluated, classifier: Classifier) -> str:
@@ -118,6 +119,7 @@ def to_html(evaluated: Evaluated, classifier: Classifier) -> str:
     sections += ["<h2>Curves</h2>", html.picture(_curves(evaluated), "png", "ROC and other curves")]
     sections += _decisions(report, evaluated.task)
     sections += _unseen_sections(report)
+    sections += part_sections(report)
     sections += _mistakes(evaluated, classifier)
     sections.append(
         f"<p>{RESEARCH_USE}. Run {html.text(report['run'])}, {report['stage']} stage,"
@@ -184,13 +186,7 @@ def _about(report: dict[str, Any], data: str) -> list[str]:
 
 
 def _with_interval(report: dict[str, Any], name: str) -> str:
-    figure = report["figures"][name]
-    if figure["value"] is None:
-        return "-"
-    if figure["interval"] is None:
-        return f"{figure['value']:.3f}"
-    low, high = figure["interval"]
-    return f"{figure['value']:.3f} ({low:.3f}-{high:.3f})"
+    return with_interval(report["figures"][name])
 
 
 def _figures_table(report: dict[str, Any], names: Sequence[str]) -> str:

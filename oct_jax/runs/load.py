@@ -10,11 +10,16 @@ import os
 from pathlib import Path
 
 from oct_jax.classifier import Classifier, classifier_of, read_classifier
+from oct_jax.decision.rule import DecisionRule
 from oct_jax.model_file import SUFFIX
 from oct_jax.paths import expand_home
 from oct_jax.runs.hub import PREFIX, fetch_model
 from oct_jax.starter import MODEL, NAME
+from oct_jax.task import Task
 from oct_jax.types import UserError
+
+EYES = "eyes"
+"""Folder in a stage that holds the decision rule for eyes."""
 
 
 def load(source: str | os.PathLike[str] = "runs/default") -> Classifier:
@@ -40,13 +45,16 @@ def load(source: str | os.PathLike[str] = "runs/default") -> Classifier:
     path = Path(expand_home(text))
     if path.suffix == SUFFIX and not path.is_dir():
         return read_classifier(path)
+    if path.is_file():
+        raise UserError(
+            f"{path}: not a run folder, and not a model file, whose name ends in {SUFFIX}"
+        )
     return load_run(path)
 
 
 def load_run(folder: Path) -> Classifier:
     """Loads the best checkpoint of a run's latest stage; errors as of `load`."""
 
-    from oct_jax.decision.storage import read_rule
     from oct_jax.model.fold import fold
     from oct_jax.model.grid import read_grid
     from oct_jax.model.protocol import build, fingerprint_of
@@ -59,14 +67,8 @@ def load_run(folder: Path) -> Classifier:
     config = read_run_config(folder)
     variables, _ = restore_best(folder / stage, build(config.model).shapes)
     folded, folded_config = fold(variables, config.model)
-    rule = read_rule(folder / stage)
-    if rule is not None and rule.model != fingerprint_of(folded):
-        rule = None  # of an earlier epoch's weights
-    if rule is not None and rule.task != config.task:
-        raise UserError(
-            f"{folder / stage / 'decision'}: of task {rule.task.name}, the run is of"
-            f" {config.task.name}; delete the folder and repeat the training command"
-        )
+    model = fingerprint_of(folded)
+    rule = _rule_of(folder / stage, model, config.task)
     return classifier_of(
         folded_config,
         folded,
@@ -76,5 +78,21 @@ def load_run(folder: Path) -> Classifier:
         grid=read_grid(folder / stage, folded),
         stage=stage,
         synthetic=config.synthetic,
-        provenance=provenance_of(folder, fingerprint_of(folded), rule),
+        provenance=provenance_of(folder, model, rule),
+        eye_rule=_rule_of(folder / stage / EYES, model, config.task),
     )
+
+
+def _rule_of(folder: Path, model: str, task: Task) -> DecisionRule | None:
+    """The decision rule in a folder; None where there is none, or it is of other weights."""
+    from oct_jax.decision.storage import read_rule
+
+    rule = read_rule(folder)
+    if rule is None or rule.model != model:
+        return None
+    if rule.task != task:
+        raise UserError(
+            f"{folder / 'decision'}: of task {rule.task.name}, the run is of {task.name}; delete"
+            " the folder and repeat the command that made it"
+        )
+    return rule

@@ -65,7 +65,7 @@ def provenance_of(folder: Path, model: str, rule: DecisionRule | None) -> Proven
     return Provenance(
         trained=trained | ScanDigests.of(record for record in records if record.split == "train"),
         chosen=ScanDigests.of([*chosen, *(rule.records if rule else ())]),
-        facts={name: value for name, value in facts.items() if value},
+        facts={name: value for name, value in facts.items() if value not in (None, {}, [])},
         tested=_tested(folder, model),
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
+from oct_jax.classifier import Classifier
 from oct_jax.data.datasets import PHANTOM, open_data
 from oct_jax.data.folder import scans_in_files
 from oct_jax.data.kermany import list_scans
@@ -16,6 +17,7 @@ from oct_jax.data.scans import Scans
 from oct_jax.metrics.groups import Group, plain_groups, task_of_groups
 from oct_jax.provenance import Provenance
 from oct_jax.runs.config import read_run_config
+from oct_jax.runs.source import ModelSource
 from oct_jax.task import Task
 from oct_jax.types import UserError
 
@@ -90,6 +92,39 @@ def open_run_scans(
     )
 
 
+def select_scans_for(
+    source: ModelSource,
+    classifier: Classifier,
+    *,
+    data: str | None = None,
+    manifest: str | None = None,
+    split: str | None = None,
+    labels: str | None = None,
+    unseen: Sequence[str] = (),
+    on_bad_scan: OnBadScan = "refuse",
+) -> Selection:
+    """Opens the scans to evaluate a model on: see `select_scans`, of a file `select_for_model`."""
+    if source.run is not None:
+        return select_scans(
+            source.run,
+            data=data,
+            manifest=manifest,
+            split=split,
+            labels=labels,
+            unseen=unseen,
+            on_bad_scan=on_bad_scan,
+        )
+    return select_for_model(
+        classifier.task,
+        data=data,
+        manifest=manifest,
+        split=split,
+        labels=labels,
+        unseen=unseen,
+        on_bad_scan=on_bad_scan,
+    )
+
+
 def select_scans(
     folder: Path,
     *,
@@ -132,6 +167,7 @@ def select_for_model(
     task: Task,
     *,
     data: str | None,
+    manifest: str | None = None,
     split: str | None = None,
     labels: str | None = None,
     unseen: Sequence[str] = (),
@@ -142,6 +178,7 @@ def select_for_model(
     Args:
       task: of the model.
       data: a folder of scans.
+      manifest: of that folder: its scans, splits and columns are used.
       split: None for all of it.
       labels: as for `select_scans`.
       unseen: as for `select_scans`.
@@ -153,12 +190,13 @@ def select_for_model(
     if data is None or data == PHANTOM:
         raise UserError("data=: must be given: a model file has no scans of its own; data=FOLDER")
     root = Path(data)
-    if not is_prepared(root):
+    if manifest is None and not is_prepared(root):
         return _select_folder(root, parse_groups(labels, task), split, on_bad_scan, task, unseen)
     if labels is not None or unseen:
         word = "labels" if labels is not None else "unseen"
         raise UserError(f"{word}=: is for folders whose labels are other than the classes")
-    scans = open_data(data, task=task, on_bad_scan=on_bad_scan)
+    given = None if manifest is None else Path(manifest)
+    scans = open_data(data, task=task, manifest=given, on_bad_scan=on_bad_scan)
     chosen = scans if split in (None, "all") else scans.select(split)
     if not len(chosen):
         raise UserError(f"{data}: has no scans in the {split} split; leave split= out")

@@ -52,11 +52,11 @@ class ModelSource:
 
     def is_verified(self, classifier: Classifier, method: str, flip: bool) -> bool:
         """Whether heatmaps of this kind have passed a faithfulness report of this very model."""
-        if self.run is None:
-            return classifier.provenance.is_verified(method, flip)
+        if self.run is None and classifier.provenance.is_verified(method, flip):
+            return True
         from oct_jax.runs.verified import is_verified
 
-        return is_verified(self.run, classifier, method, flip)
+        return is_verified(self.folder, classifier, method, flip)
 
 
 def find_source(run: str | None, model: str | None) -> ModelSource:

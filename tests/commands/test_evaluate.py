@@ -4,19 +4,24 @@ import csv
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import volume_files as files
 from narrow_run import make_run
 from PIL import Image
 
 from oct_jax import KERMANY, load
 from oct_jax.commands import entry as command
 from oct_jax.commands.cli import evaluate as main
-from oct_jax.data.manifest import read_manifest
+from oct_jax.data.kermany import list_scans
+from oct_jax.data.manifest import read_manifest, write_manifest
 from oct_jax.data.phantom import phantom_scans
 from oct_jax.data.prepare import prepare
+from oct_jax.data.volumes import open_volume
+from oct_jax.eye import predict_eye
 from oct_jax.runs.scans import select_scans
 
 
@@ -293,7 +298,7 @@ def test_a_model_file_is_recalibrated_into_another_and_evaluated(
     [
         (("model={model}",), "data=: must be given"),
         (("model={model}", "data=phantom"), "data=: must be given"),
-        (("model={model}", "data={tmp}", "manifest=a.csv"), "manifest=: is for a run"),
+        (("model={model}", "data={tmp}", "manifest=a.csv"), "cannot read manifest a.csv"),
         (("recalibrate", "run={run}", "out=a.safetensors"), "out=: is for model="),
         ((), "data=: must be given"),
     ],
@@ -337,3 +342,56 @@ def test_diseases_outside_of_the_task_are_evaluated_beside_the_known(
     assert "no scans in a folder amd" in capsys.readouterr().err
     assert call(monkeypatch, f"run={folder}", asked) == 2
     assert "say data=FOLDER" in capsys.readouterr().err
+
+
+@pytest.fixture
+def eyes(tmp_path) -> Path:
+    """Three eyes of two patients in class folders, in a folder of their own."""
+    root = tmp_path / "eyes"
+    files.write_heyex(root / "CNV" / "one", files.bscans(7, seed=1))
+    files.write_heyex(root / "NORMAL" / "two", files.bscans(7, seed=2), laterality="L")
+    files.write_pages(root / "NORMAL" / "three.tif", files.bscans(7, seed=3))
+    return root
+
+
+def test_volumes_are_evaluated_by_eye_as_explain_answers(run, eyes, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    assert call(monkeypatch, f"run={run}", f"data={eyes}", f"out={out}", "resamples=10") == 0
+    told = capsys.readouterr().out
+    assert "by eye: 3 eyes of 2 patients, certainty not calibrated" in told
+    assert "2 patients are few" in told
+    report = json.loads((out / "report.json").read_text())
+    assert (report["eyes"]["count"], report["eyes"]["patients"]) == (3, 2)
+    accuracy = report["eyes"]["figures"]["accuracy"]
+    low, high = accuracy["interval"]
+    assert low <= accuracy["value"] <= high
+    assert list(report["by_column"]) == ["device", "laterality"]
+    assert report["by_column"]["laterality"]["L"]["count"] == 7
+    with (out / "eyes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["volume"] for row in rows] == ["CNV/one", "NORMAL/three.tif", "NORMAL/two"]
+    classifier = load(run)
+    for row in rows:
+        answer = predict_eye(classifier, open_volume(eyes / row["volume"]))
+        assert (row["predicted"], row["referral"]) == (answer.label, answer.referral)
+        assert float(row["CNV"]) == pytest.approx(answer.probabilities[0], abs=1e-5)
+    page = (out / "report.html").read_text()
+    for heading in ("By eye", "By device", "By laterality"):
+        assert f"<h2>{heading}</h2>" in page
+
+
+def test_a_column_of_ones_own(run, eyes, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    records = list_scans(eyes, require_all_classes=False).records
+    sexes = {"one": "F", "two": "F", "three.tif": "M"}
+    named = [
+        replace(record, split="test", more=(("sex", sexes[record.path[:-2].split("/")[1]]),))
+        for record in records
+    ]
+    write_manifest(named, "manifest.csv")
+    load(run).save("mine.safetensors")
+    words = ("model=mine.safetensors", f"data={eyes}", "manifest=manifest.csv", "resamples=10")
+    assert call(monkeypatch, *words, "by=sex") == 0
+    assert "by sex:\n    F: 14 scans of 1 patients" in capsys.readouterr().out
+    assert call(monkeypatch, *words, "by=age") == 2
+    assert "by=age: no such column" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import volume_files as files
 from oct_jax.commands import entry as command
 from oct_jax.commands.cli import evaluate
 from oct_jax.commands.cli import explain as main
+from oct_jax.runs.load import load
 
 IMAGES = files.bscans(7)
 
@@ -125,17 +126,36 @@ def test_a_folder_that_cannot_be_written_to_is_named_at_once(run, tmp_path, monk
     assert "give out=FOLDER" in capsys.readouterr().err
 
 
-def test_a_rule_for_eyes_is_fitted_and_used(run, tmp_path, monkeypatch, capsys):
-    copy = shutil.copytree(run, tmp_path / "run")
+@pytest.fixture
+def labelled(tmp_path):
+    """Class folders with two eyes each."""
     for number, name in enumerate(("CNV", "NORMAL")):
         files.write_heyex(tmp_path / "eyes" / name / "a", files.bscans(3, seed=number))
         files.write_vol(tmp_path / "eyes" / name / "b.vol", files.bscans(3, seed=number + 5))
-    monkeypatch.setattr(
-        sys,
-        "argv",
-        ["evaluate", "recalibrate", "eyes=true", f"data={tmp_path / 'eyes'}", f"run={copy}"],
-    )
-    assert command.run(evaluate) == 0
+    return tmp_path / "eyes"
+
+
+def recalibrated(monkeypatch, *words) -> int:
+    monkeypatch.setattr(sys, "argv", ["evaluate", "recalibrate", "eyes=true", *words])
+    return command.run(evaluate)
+
+
+def test_a_model_file_keeps_a_rule_for_eyes(run, labelled, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    load(run).save("mine.safetensors")
+    assert recalibrated(monkeypatch, f"data={labelled}", "model=mine.safetensors") == 0
+    assert "mine-recalibrated.safetensors" in capsys.readouterr().out
+    eye = labelled / "CNV" / "a"
+    assert call(monkeypatch, eye, "model=mine-recalibrated.safetensors", "out=out") == 0
+    assert "(calibrated by eye)" in capsys.readouterr().out
+    # Written once, and never over a file that is there.
+    assert recalibrated(monkeypatch, f"data={labelled}", "model=mine.safetensors") == 2
+    assert "exists" in capsys.readouterr().err
+
+
+def test_a_rule_for_eyes_is_fitted_and_used(run, labelled, tmp_path, monkeypatch, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+    assert recalibrated(monkeypatch, f"data={labelled}", f"run={copy}") == 0
     told = capsys.readouterr().out
     assert "4 eyes of" in told
     assert "too few for coverage=0.9" in told
@@ -156,8 +176,5 @@ def test_eyes_without_volumes_are_asked_for(run, tmp_path, monkeypatch, capsys):
         ((f"data={tmp_path}",), "no volumes in its class folders"),
         ((), "say data=FOLDER"),
     ):
-        monkeypatch.setattr(
-            sys, "argv", ["evaluate", "recalibrate", "eyes=true", f"run={run}", *words]
-        )
-        assert command.run(evaluate) == 2
+        assert recalibrated(monkeypatch, f"run={run}", *words) == 2
         assert line in capsys.readouterr().err

@@ -3,7 +3,9 @@
 import copy
 import json
 import shutil
+from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,22 +16,29 @@ from oct_jax.commands.outline_report import examine_outlines, outlines_markdown
 from oct_jax.commands.settings import ExplainReportConfig
 from oct_jax.data.phantom import phantom_scans
 from oct_jax.data.preprocess import Preprocess, geometry
+from oct_jax.provenance import Provenance, ScanDigests
 from oct_jax.reports.faithfulness import MAPS, criteria, examine, lesions_over_input
 from oct_jax.runs.load import load
+from oct_jax.runs.scans import select_for_model
+from oct_jax.runs.source import ModelSource, find_source
 from oct_jax.runs.verified import report_path
 from oct_jax.task import KERMANY
 from oct_jax.types import UserError
 
 
+def chosen_of(run):
+    return choose_scans(find_source(str(run), None), load(run), None, 8)
+
+
 @pytest.fixture(scope="module")
 def tested(run):
-    classifier = load(run)
-    return examine(classifier, choose_scans(run, 8), steps=3)
+    return examine(load(run), chosen_of(run), steps=3)
 
 
 def test_a_stored_report_is_whole(run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "copy")
-    report(ExplainReportConfig(run=str(folder), scans=8, steps=3), Console(quiet=True))
+    config = ExplainReportConfig(scans=8, steps=3)
+    report(config, find_source(str(folder), None), Console(quiet=True))
     where = report_path(folder).parent
     names = {".oct_jax", "report.json", "report.md", "curves.png", "maps.png"}
     assert {path.name for path in where.iterdir()} == names
@@ -40,8 +49,7 @@ def test_a_stored_report_is_whole(run, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_figures(run, tested):
-    classifier = load(run)
-    again = examine(classifier, choose_scans(run, 8), steps=3)
+    again = examine(load(run), chosen_of(run), steps=3)
     assert json.dumps(again.figures) == json.dumps(tested.figures)
 
 
@@ -67,7 +75,7 @@ def test_lesions_lie_where_their_scan_shows_them():
 
 
 def test_lesions_are_those_of_the_scans(run):
-    scans, preprocess = choose_scans(run, 8), load(run).preprocess
+    scans, preprocess = chosen_of(run), load(run).preprocess
     lesions = lesions_over_input(scans, preprocess)
     assert scans.read_resized(0, preprocess).shape == lesions.shape[1:] == (64, 64)
     for label, lesion in zip(scans.labels, lesions, strict=True):
@@ -144,6 +152,50 @@ def test_outlined_lesions_are_tested_too(run, tmp_path):
 
 
 def test_an_unknown_class_of_lesions_is_one_line(run, tmp_path):
-    config = ExplainReportConfig(run=str(run), masks=str(tmp_path), lesion="WARTS")
+    config = ExplainReportConfig(masks=str(tmp_path), lesion="WARTS")
     with pytest.raises(UserError, match="lesion=WARTS"):
-        report(config, Console(quiet=True))
+        report(config, find_source(str(run), None), Console(quiet=True))
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """Eight phantoms as another clinic's folder, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    phantoms = phantom_scans(patients=24, seed=9)
+    for label, name in enumerate(phantoms.task.classes):
+        (tmp_path / "clinic" / name).mkdir(parents=True)
+        for row in np.flatnonzero(phantoms.labels == label)[:2]:
+            picture = Image.fromarray(phantoms.read(int(row)))
+            picture.save(tmp_path / "clinic" / name / f"scan{row}.png")
+    return tmp_path / "clinic"
+
+
+def test_a_model_file_is_tested_on_scans_of_ones_own(run, elsewhere, tmp_path):
+    load(run).save(tmp_path / "mine.safetensors")
+    source = find_source(None, "mine.safetensors")
+    config = ExplainReportConfig(data=str(elsewhere), scans=8, steps=3)
+    report(config, source, Console(quiet=True))
+    stored = tmp_path / "mine" / "explanation" / "report.json"
+    figures = json.loads(stored.read_text())
+    assert figures["scans"] == 8
+    assert not source.is_verified(load("mine.safetensors"), "gradcam", False)
+    stored.write_text(json.dumps(figures | {"passed": True}))
+    assert source.is_verified(load("mine.safetensors"), "gradcam", False)
+    other = load(run).variables
+    changed = other._replace(params=jax.tree.map(lambda leaf: leaf + 1, other.params))
+    assert not source.is_verified(replace(load(run), variables=changed), "gradcam", False)
+
+
+def test_a_model_file_needs_data(run, tmp_path):
+    load(run).save(tmp_path / "mine.safetensors")
+    source = find_source(None, str(tmp_path / "mine.safetensors"))
+    with pytest.raises(UserError, match="data=FOLDER"):
+        report(ExplainReportConfig(), source, Console(quiet=True))
+
+
+def test_scans_that_a_model_was_trained_on_do_not_test_it(run, elsewhere):
+    scans = select_for_model(KERMANY, data=str(elsewhere)).scans
+    trained = Provenance(trained=ScanDigests.of(scans.records))
+    classifier = replace(load(run), provenance=trained)
+    with pytest.raises(UserError, match="8 of 8 scans are of patients"):
+        choose_scans(ModelSource("mine", None), classifier, str(elsewhere), 8)

@@ -15,6 +15,7 @@ from oct_jax.decision.storage import write_rule
 from oct_jax.export import quantize
 from oct_jax.export.bundle import export
 from oct_jax.runs.load import load
+from oct_jax.runs.source import find_source
 
 
 def calibrate(run: Path) -> Path:
@@ -75,5 +76,5 @@ def bundle(run, tmp_path_factory) -> Path:
         patch.setattr(quantize, "LARGEST_DROP", 1.0)
         patch.setattr(quantize, "LEAST_AGREEMENT", 0.0)
         patch.setattr(quantize, "RECIPES", quantize.RECIPES[:2])
-        export(run, out)
+        export(find_source(str(run), None), out)
     return out

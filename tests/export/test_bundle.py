@@ -1,5 +1,6 @@
 """The bundle as a folder: whole, checked, deterministic, and usable from its README alone."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -11,16 +12,23 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 from rich.console import Console
 
-from oct_jax.commands.export import export_run
+from oct_jax.commands import cli
+from oct_jax.commands.export import export_bundle
 from oct_jax.commands.settings import ExportConfig
+from oct_jax.data.datasets import open_data
+from oct_jax.data.phantom import phantom_scans
 from oct_jax.export import bundle as bundle_module
 from oct_jax.export import quantize, verify
 from oct_jax.export.bundle import export, metadata
 from oct_jax.export.documents import model_card, readme
 from oct_jax.export.golden import encode_pgm
 from oct_jax.files import read_json, write_json
+from oct_jax.provenance import Provenance, ScanDigests
+from oct_jax.runs.load import load
+from oct_jax.runs.source import find_source
 from oct_jax.task import KERMANY
 from oct_jax.types import UserError
 
@@ -127,7 +135,7 @@ def test_two_exports_are_the_same_bytes(bundle, run, tmp_path, monkeypatch):
     monkeypatch.setattr(quantize, "LARGEST_DROP", 1.0)
     monkeypatch.setattr(quantize, "LEAST_AGREEMENT", 0.0)
     monkeypatch.setattr(quantize, "RECIPES", quantize.RECIPES[:2])
-    export(run, tmp_path / "again")
+    export(find_source(str(run), None), tmp_path / "again")
     assert contents(tmp_path / "again") == contents(bundle)
 
 
@@ -256,7 +264,7 @@ def test_a_failed_export_leaves_the_old_bundle_whole(copy, run, monkeypatch):
     monkeypatch.setattr(bundle_module, "sums_of", fails)
     monkeypatch.setattr(quantize, "RECIPES", quantize.RECIPES[:1])
     with pytest.raises(RuntimeError):
-        export(run, copy)
+        export(find_source(str(run), None), copy)
     assert contents(copy) == before
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
 
@@ -264,13 +272,13 @@ def test_a_failed_export_leaves_the_old_bundle_whole(copy, run, monkeypatch):
 def test_an_old_bundle_is_replaced_and_another_folder_is_not(copy, run, tmp_path, monkeypatch):
     monkeypatch.setattr(quantize, "RECIPES", quantize.RECIPES[:1])
     (copy / "README.md").write_text("old")
-    export(run, copy)
+    export(find_source(str(run), None), copy)
     assert (copy / "README.md").read_text() != "old"
     other = tmp_path / "photographs"
     other.mkdir()
     (other / "mine.txt").write_text("keep me")
     with pytest.raises(UserError, match="not a bundle"):
-        export(run, other)
+        export(find_source(str(run), None), other)
     assert (other / "mine.txt").read_text() == "keep me"
 
 
@@ -279,7 +287,7 @@ def test_without_the_scans_the_bundle_has_no_int8_and_says_why(run, tmp_path):
     config = read_json(moved / "config.json")
     config["settings"]["data"] = str(tmp_path / "gone")
     write_json(moved / "config.json", config)
-    export_run(ExportConfig(run=str(moved)), Console(quiet=True))
+    export_bundle(ExportConfig(), find_source(str(moved), None), Console(quiet=True))
     out = moved / "export"
     about = read_json(out / "bundle.json")
     assert not (out / "classifier_int8.onnx").exists()
@@ -287,6 +295,55 @@ def test_without_the_scans_the_bundle_has_no_int8_and_says_why(run, tmp_path):
     assert "gone" in about["int8"]["reason"]
     assert about["int8"]["reason"] in (out / "README.md").read_text()
     assert verify.main([str(out)]) == 0
+
+
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory) -> Path:
+    """Phantoms of 24 patients as another clinic's folder."""
+    root = tmp_path_factory.mktemp("clinic")
+    scans = phantom_scans(patients=24, seed=8)
+    for row, record in enumerate(scans.records):
+        path = root / record.label / f"{record.label}-{row + 9000}-1.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(scans.read(row)).save(path)
+    return root
+
+
+def test_a_model_file_has_a_whole_bundle_without_int8(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    load(run).save("mine.safetensors")
+    cli.export(["model=mine.safetensors", "viewer=false"])
+    out = tmp_path / "mine" / "export"
+    about = read_json(out / "bundle.json")
+    assert about["run"]["kind"] == "model file"
+    assert about["run"]["name"] == "mine"
+    assert "give data=FOLDER" in about["int8"]["reason"]
+    assert about["int8"]["reason"] in capsys.readouterr().out
+    assert about["test"] is None
+    assert verify.main([str(out)]) == 0
+
+
+def test_scans_of_ones_own_calibrate_int8_of_a_model_file(run, clinic, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantize, "LARGEST_DROP", 1.0)
+    monkeypatch.setattr(quantize, "LEAST_AGREEMENT", 0.0)
+    monkeypatch.setattr(quantize, "RECIPES", quantize.RECIPES[:1])
+    load(run).save(tmp_path / "mine.safetensors")
+    source = find_source(None, str(tmp_path / "mine.safetensors"))
+    export(source, tmp_path / "out", data=str(clinic), viewer=False)
+    about = read_json(tmp_path / "out" / "bundle.json")
+    assert about["int8"]["shipped"]
+    assert about["test"]["of"] == clinic.name
+    assert f"of {clinic.name}, of " in (tmp_path / "out" / "MODEL_CARD.md").read_text()
+
+
+def test_scans_that_a_model_was_trained_on_do_not_test_int8(run, clinic, tmp_path):
+    scans = open_data(str(clinic))
+    known = Provenance(trained=ScanDigests.of(scans.records[:3]))
+    dataclasses.replace(load(run), provenance=known).save(tmp_path / "mine.safetensors")
+    source = find_source(None, str(tmp_path / "mine.safetensors"))
+    with pytest.raises(UserError, match="scans are of patients that the model was trained on"):
+        export(source, tmp_path / "out", data=str(clinic))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_that_is_not_there_is_told_in_one_line(tmp_path):

@@ -12,7 +12,14 @@ from oct_jax.decision.rule import DecisionRule, decide
 from oct_jax.export import quantize
 from oct_jax.export.evidence import Answers, agreement, answer, referrals
 from oct_jax.export.graph import make_graphs
-from oct_jax.export.quantize import Recipe, compare, passes, search, squeeze_excite_nodes
+from oct_jax.export.quantize import (
+    Recipe,
+    compare,
+    passes,
+    search,
+    squeeze_excite_nodes,
+    why_not,
+)
 from oct_jax.model.inference import Outputs
 from oct_jax.task import KERMANY, OCTDL, of_folders
 
@@ -90,6 +97,17 @@ def test_without_scans_there_is_no_int8_and_a_reason(mobile, batch, missing):
 def test_the_gate_is_half_a_point_and_99_percent(drop, same):
     row = {"float_accuracy": 0.9, "accuracy": 0.9 - drop, "referral_agreement": same}
     assert passes(row) == (drop <= 0.005 + 1e-9 and same >= 0.99)
+
+
+def test_only_what_failed_the_gate_is_a_reason():
+    row = {"float_accuracy": 0.9824, "accuracy": 0.9824, "referral_agreement": 0.95}
+    assert why_not(row, 113) == (
+        "on 113 test scans 95.00% of the referrals stayed the same, where 99% must"
+    )
+    row = {"float_accuracy": 0.98, "accuracy": 0.9, "referral_agreement": 1.0}
+    assert why_not(row, 10) == (
+        "on 10 test scans accuracy fell from 0.9800 to 0.9000, where 0.005 is allowed"
+    )
 
 
 @given(st.lists(st.sampled_from(["urgent", "defer"]), min_size=1), st.randoms())

@@ -22,6 +22,7 @@ from oct_jax.export.viewer import MissingPackages, modules, packages
 from oct_jax.export.viewer.page import _split_planes
 from oct_jax.files import read_json
 from oct_jax.model.inference import Outputs
+from oct_jax.runs.source import find_source
 from oct_jax.task import KERMANY, SRINIVASAN, of_folders
 from oct_jax.types import UserError
 
@@ -50,9 +51,9 @@ def test_without_packages_the_bundle_is_whole(run, classifier, monkeypatch, tmp_
 
     monkeypatch.setattr(bundle_module, "build_viewer", missing)
     (tmp_path / "classifier.onnx").write_bytes(b"a model")
-    lines = []
+    lines, source = [], find_source(str(run), None)
     golden = Golden({}, {}, [])
-    wrote = bundle_module._write_viewer(tmp_path, run, classifier, golden, None, lines.append)
+    wrote = bundle_module._write_viewer(tmp_path, source, classifier, golden, None, lines.append)
     assert wrote is False
     assert lines == ["viewer.html is left out: the viewer needs npm once"]
 
@@ -126,14 +127,14 @@ def test_planes_hold_every_byte():
 
 
 def test_a_file_that_is_no_page_is_not_replaced(run, tmp_path):
-    out = tmp_path / "mine.html"
+    out, source = tmp_path / "mine.html", find_source(str(run), None)
     out.write_text("<p>mine</p>")
     with pytest.raises(UserError, match="exists and is no page of oct_jax"):
-        write_viewer(ViewerConfig(run=str(run), out=str(out)), QUIET)
+        write_viewer(ViewerConfig(out=str(out)), source, QUIET)
     assert out.read_text() == "<p>mine</p>"
     with pytest.raises(UserError, match="there is no folder"):
-        write_viewer(ViewerConfig(run=str(run), out=str(tmp_path / "no/viewer.html")), QUIET)
-    with pytest.raises(UserError, match="give one of them"):
+        write_viewer(ViewerConfig(out=str(tmp_path / "no/viewer.html")), source, QUIET)
+    with pytest.raises(UserError, match="give one of the two"):
         cli.export(["viewer", f"run={run}", "model=starter"])
 
 

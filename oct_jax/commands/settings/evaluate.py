@@ -11,7 +11,7 @@ from oct_jax.commands.fields import MAX_SEED, between, inside, model_field, not_
 
 @chz.chz
 class EvaluateConfig:
-    """Evaluate a run on scans that it was not trained on."""
+    """Evaluate a model on scans that it was not trained on; volumes are evaluated by eye too."""
 
     run: str | None = run_field()
     model: str | None = model_field()
@@ -40,6 +40,12 @@ class EvaluateConfig:
         validator=not_empty,
         doc="how common classes are, for precision there: CNV:0.05,DME:0.05,DRUSEN:0.1;"
         " NORMAL is the rest",
+    )
+    by: str | None = chz.field(
+        default=None,
+        validator=not_empty,
+        doc="a column of the manifest to give figures by, such as device or one of your own; none:"
+        " device, laterality and every column of your own with 2 to 12 different values",
     )
     allow_overlap: bool = chz.field(
         default=False,

@@ -37,12 +37,15 @@ class ExplainConfig:
 
 @chz.chz
 class ExplainReportConfig:
-    """Test a run's explanations: deletion, insertion, ROAD, randomised weights, lesions, noise."""
+    """Test a model's heatmaps: deletion, insertion, ROAD, randomised weights, lesions, noise."""
 
-    run: str | None = chz.field(
+    run: str | None = run_field()
+    model: str | None = model_field()
+    data: str | None = chz.field(
         default=None,
         validator=not_empty,
-        doc="the run folder; none: the newest trained run under runs/",
+        doc="a folder of labelled scans that the model was not trained on; none: the run's own test"
+        " scans; must be given with model=",
     )
     method: Literal["gradcam", "gradcam-dense", "gradcam++", "hirescam", "eigencam"] = chz.field(
         default="gradcam", doc="the class activation map to test"
@@ -51,7 +54,7 @@ class ExplainReportConfig:
         default=False, doc="average the map with that of the mirrored scan, mirrored back"
     )
     scans: int = chz.field(
-        default=60, validator=at_least(8), doc="test scans, spread evenly over the classes"
+        default=60, validator=at_least(8), doc="scans to test on, spread evenly over the classes"
     )
     masks: str | None = chz.field(
         default=None,

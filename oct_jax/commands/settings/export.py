@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import chz
 
-from oct_jax.commands.fields import at_least, not_empty
+from oct_jax.commands.fields import at_least, model_field, not_empty, run_field
 
 
 @chz.chz
 class ExportConfig:
-    """Write a run as a bundle of ONNX files, or check one: `export verify FOLDER`."""
+    """Write a model as a bundle of ONNX files, or check one: `export verify FOLDER`."""
 
-    run: str | None = chz.field(
+    run: str | None = run_field()
+    model: str | None = model_field()
+    data: str | None = chz.field(
         default=None,
         validator=not_empty,
-        doc="the run folder; none: the newest trained run under runs/",
+        doc="labelled scans that the model was not trained on, to calibrate and test int8; none:"
+        " the run's own; of model= without data= there is no int8 file",
     )
     out: str | None = chz.field(
-        default=None, validator=not_empty, doc="the bundle's folder; none: export/ in the run"
+        default=None,
+        validator=not_empty,
+        doc="the bundle's folder; none: export/ in the run, or in a folder with the model's name",
     )
     calibration_scans: int = chz.field(
         default=200,
@@ -31,16 +36,8 @@ class ExportConfig:
 
 @chz.chz
 class ViewerConfig:
-    """Write one HTML file that answers scans in a browser, offline: `viewer run=... out=...`."""
+    """Write one HTML file that answers scans in a browser, offline: `viewer model=starter`."""
 
-    run: str | None = chz.field(
-        default=None,
-        validator=not_empty,
-        doc="the run folder; none: the newest trained run under runs/",
-    )
-    model: str | None = chz.field(
-        default=None,
-        validator=not_empty,
-        doc="instead of a run, a model file, or a name that `oct_jax.load` knows",
-    )
+    run: str | None = run_field()
+    model: str | None = model_field()
     out: str = chz.field(default="viewer.html", validator=not_empty, doc="the page to write")

@@ -55,6 +55,14 @@ def members(place: Path, relative: str) -> Iterator[tuple[str, Volume, int]]:
             yield f"{relative}#{prefix}{index + 1}", volume, index
 
 
+def volume_path(path: str) -> str:
+    """The path of a B-scan without its number, which all B-scans of its volume share."""
+    match = _MEMBER.fullmatch(path)
+    if match is None:
+        return path
+    return f"{match['file']}#{match['volume']}" if match["volume"] else match["file"]
+
+
 def as_bmp(scan: ScanArray) -> bytes:
     """Grey levels as an uncompressed BMP, the same bytes everywhere."""
     stream = io.BytesIO()
