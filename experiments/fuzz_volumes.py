@@ -69,7 +69,11 @@ class Tally:
     opened: int = 0
     refused: int = 0
     slowest: float = 0.0
-    failures: Counter = field(default_factory=Counter)
+    failures: dict[str, int] = field(default_factory=dict)
+
+    def fail(self, reason: str) -> None:
+        """Counts a failure."""
+        self.failures[reason] = self.failures.get(reason, 0) + 1
 
 
 @dataclass
@@ -117,10 +121,7 @@ def _resumed(state: Path | None, samples: list[Sample]) -> Campaign:
     if state is None or not state.exists():
         return Campaign(0, {sample.name: Tally() for sample in samples})
     kept = json.loads(state.read_text(encoding="utf-8"))
-    tallies = {
-        name: Tally(**tally | {"failures": Counter(tally["failures"])})
-        for name, tally in kept["tallies"].items()
-    }
+    tallies = {name: Tally(**tally) for name, tally in kept["tallies"].items()}
     return Campaign(kept["number"], tallies, kept["memory"])
 
 
@@ -144,13 +145,13 @@ def _try(sample: Sample, tally: Tally) -> None:
         tally.refused += 1
         line = str(error)
         if "\n" in line or any(word in line for word in files.PLANTED):
-            tally.failures[f"bad line: {line[:200]!r}"] += 1
+            tally.fail(f"bad line: {line[:200]!r}")
     except Exception:
-        tally.failures[traceback.format_exc(limit=-2)] += 1
+        tally.fail(traceback.format_exc(limit=-2))
     seconds = time.process_time() - start
     tally.slowest = max(tally.slowest, seconds)
     if seconds > SLOW:
-        tally.failures[f"{seconds:.0f} s"] += 1
+        tally.fail(f"{seconds:.0f} s")
 
 
 def _mutated(whole: bytes, rng: np.random.Generator) -> bytes:
@@ -225,7 +226,9 @@ def _report(campaign: Campaign) -> None:
         failed = sum(tally.failures.values())
         print(f"| {name} | {tally.opened} | {tally.refused} | {failed} | {tally.slowest:.2f} |")
     print(f"peak memory of the process: {campaign.memory / 1000:.0f} MB")
-    failures = sum((tally.failures for tally in campaign.tallies.values()), Counter())
+    failures = Counter()
+    for tally in campaign.tallies.values():
+        failures.update(tally.failures)
     for failure, count in failures.most_common(20):
         print(f"{count} times: {failure}", file=sys.stderr)
     if failures or campaign.memory > LARGE:
