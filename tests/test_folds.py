@@ -13,6 +13,7 @@ from toy_model import ToyConfig
 from oct_jax import Augment, Preprocess, UserError
 from oct_jax.data.kermany import list_scans
 from oct_jax.data.split import split_records
+from oct_jax.metrics.folds import summarize_folds
 from oct_jax.model.protocol import Pretrained
 from oct_jax.runs import folds as runs_folds
 from oct_jax.task import KERMANY
@@ -81,3 +82,30 @@ def test_a_fold_is_trained_once_calibrated_and_stored(folds, root, tmp_path, mon
     assert stored["paths"].tolist() == [record.path for record in tested]
     np.testing.assert_allclose(stored["probabilities"].sum(1), 1)
     assert set(stored["referrals"]) <= {"urgent", "routine", "observe", "defer"}
+
+
+def test_a_figure_without_a_mistake_keeps_an_interval():
+    scans = 40
+    truth = np.arange(scans) % 4
+    certain = np.eye(4)[truth]
+    row = {
+        "seed": 0,
+        "fold": 0,
+        "truth": truth,
+        "logits": 10 * certain,
+        "probabilities": certain,
+        "sets": certain.astype(bool),
+        "referrals": np.array(["urgent", "urgent", "routine", "observe"])[truth],
+        "outlier_scores": np.zeros(scans),
+        "patients": np.array([f"patient {number // 2}" for number in range(scans)]),
+        "urgent_threshold": 0.5,
+        "coverage": 0.9,
+        "sensitivity": 0.99,
+        "calibration_scans": np.full(4, 10),
+    }
+    figures = summarize_folds([row], KERMANY, 50)["figures"]
+    for name in ("accuracy", "CNV recall", "coverage of prediction sets", "urgent sensitivity"):
+        value, (low, high) = figures[name]["value"], figures[name]["interval"]
+        assert value == high == 1
+        assert 0.6 < low < 0.95, name  # of 20 patients or fewer
+    assert figures["called outliers"]["interval"][1] > 0.05

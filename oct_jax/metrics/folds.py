@@ -16,6 +16,7 @@ from oct_jax.decision.calibration import (
 )
 from oct_jax.decision.referral import urgency
 from oct_jax.metrics.classification import bootstrap, confusion, figures, share_among
+from oct_jax.metrics.shares import scans_behind, widen_certain
 from oct_jax.task import Task
 
 _OF_SCANS = ("truth", "logits", "probabilities", "sets", "referrals", "outlier_scores")
@@ -73,7 +74,19 @@ def summarize_folds(rows: Sequence[dict[str, Any]], task: Task, resamples: int) 
         return measures
 
     values = of(np.arange(len(truth)))
-    intervals = bootstrap(patients.tolist(), of, resamples=resamples, seed=0)
+    everything = np.ones(len(truth), bool)
+    behind = scans_behind(probabilities.argmax(1), truth, task.classes) | {
+        "coverage of prediction sets": everything,
+        "called outliers": everything,
+        "deferred": everything,
+        "urgent sensitivity": urgent,
+        "urgent specificity": ~urgent,
+        "urgent missed (answered, not urgent)": urgent,
+    }
+    behind |= {f"{name} coverage": truth == number for number, name in enumerate(task.classes)}
+    intervals = widen_certain(
+        values, bootstrap(patients.tolist(), of, resamples=resamples, seed=0), behind, patients
+    )
     return {
         "scans": len(truth),
         "patients": len(set(patients.tolist())),
