@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from oct_jax.model.layers import batch_norm, batch_norm_train, conv, global_average_pool
-from oct_jax.model.protocol import Variables
+from oct_jax.model.protocol import Pretrained, Variables
 
 MOMENTUM = 0.9
 
@@ -75,11 +75,16 @@ class ToyModel:
 
 @dataclass(frozen=True)
 class ToyConfig:
-    """The `ModelConfig` of a `ToyModel`."""
+    """The `ModelConfig` of a `ToyModel`: `backbone=toy_model:ToyConfig` of a command."""
 
     dropout: float = 0.0
     dtype: str = "float32"
     remat: str = "none"
+
+    @classmethod
+    def load(cls, spec, *, num_classes, seed):
+        half = (0.5, 0.5, 0.5)
+        return Pretrained(cls().build().init(seed), cls(), half, half, {"name": spec}, "a toy")
 
     def build(self):
         return ToyModel(dropout=self.dropout, dtype=self.dtype)

@@ -1,5 +1,7 @@
 """Training as a person runs it: both stages, interrupted, repeated, with other settings."""
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -18,13 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oct_jax import KERMANY, load
+from oct_jax.commands import cli, entry
 from oct_jax.model.protocol import build
 from oct_jax.runs.best import restore_best
 from oct_jax.runs.config import read_run_config
 from oct_jax.train.scoring import is_best
-
-# One worker runs them all, so that the run that they look at is trained once.
-pytestmark = pytest.mark.xdist_group("trained_run")
 
 SMALL = (
     "phantom_patients=24",
@@ -34,26 +34,41 @@ SMALL = (
     "batch_size=8",
     "threads=2",
 )
+FINETUNE = ("stage=finetune", "epochs=3", "learning_rate=1e-3", "batch_size=8")
+# Resuming and several processes do not hang on the network: one that compiles in a second.
+TOY = ("stage=frozen", "epochs=3", "backbone=toy_model:ToyConfig", *SMALL[:2], *SMALL[4:])
 
 
-def command(*words, cwd, **kwargs):
+def run(*words, cwd, code=0):
+    """Trains in this process; returns what is printed, of a mistake its error."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["train", *words])
+        assert entry.run(cli.train) == code, out.getvalue() + err.getvalue()
+    return (err if code else out).getvalue()
+
+
+def start(*words, cwd):
+    """Trains in a process that may be killed."""
+    tests = Path(__file__).parent.parent
     return subprocess.Popen(
         [sys.executable, "-m", "oct_jax.train", *words],
         cwd=cwd,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"OCT_JAX_CACHE": str(cwd / "cache")},
-        **kwargs,
+        env=os.environ | {"PYTHONPATH": str(tests)},
     )
 
 
-def run(*words, cwd, code=0):
-    process = command(*words, cwd=cwd)
-    out, err = process.communicate()
-    assert process.returncode == code, out + err
-    assert "Traceback" not in err
-    return out if code == 0 else err
+def finish(process):
+    out, _ = process.communicate()
+    assert process.returncode == 0, out
 
 
 def bits(run_folder: Path, stage: str):
@@ -78,7 +93,16 @@ def trained(tmp_path_factory):
     """A folder with a run whose two stages were never interrupted."""
     cwd = tmp_path_factory.mktemp("unbroken")
     run("stage=frozen", "epochs=3", *SMALL, cwd=cwd)
-    run("stage=finetune", "epochs=3", "learning_rate=1e-3", "batch_size=8", cwd=cwd)
+    run(*FINETUNE, cwd=cwd)
+    return cwd
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """The same of a toy."""
+    cwd = tmp_path_factory.mktemp("toy")
+    run(*TOY, cwd=cwd)
+    run(*FINETUNE, cwd=cwd)
     return cwd
 
 
@@ -98,9 +122,6 @@ def test_a_run_folder_says_what_was_trained_on_what(trained):
 
 
 def test_the_frozen_stage_leaves_the_backbone_and_finetune_moves_it(trained):
-    from oct_jax.model.protocol import build
-    from oct_jax.runs.config import read_run_config
-
     folder = trained / "runs" / "default"
     model = build(read_run_config(folder).model)
     shapes = jax.eval_shape(lambda: model.init(0))
@@ -130,23 +151,22 @@ def kill_during(process, folder: Path, pattern: str):
     process.communicate()
 
 
-def test_killed_again_and_again_it_resumes_to_the_same_bits(trained, tmp_path):
-    frozen = ("stage=frozen", "epochs=3", "checkpoint_steps=2", *SMALL)
-    finetune = ("stage=finetune", "epochs=3", "learning_rate=1e-3", "batch_size=8")
-    for words in (frozen, (*finetune, "checkpoint_steps=2")):
-        stage = tmp_path / "runs" / "default" / words[0].removeprefix("stage=")
+def rows_of(run_folder: Path, stage: str) -> list[dict]:
+    return [json.loads(row) for row in (run_folder / stage / "metrics.jsonl").open()]
+
+
+def test_killed_again_and_again_it_resumes_to_the_same_bits(toy, tmp_path):
+    unbroken, killed = (folder / "runs" / "default" for folder in (toy, tmp_path))
+    for words in (TOY, FINETUNE):
+        words = (*words, "checkpoint_steps=2")
+        stage = killed / words[0].removeprefix("stage=")
         # While a checkpoint is being written, when one is whole, when an epoch's best is.
         for pattern in ("last/*tmp*", "last/*", "best/*"):
-            kill_during(command(*words, cwd=tmp_path), stage, pattern)
-        run(*words, cwd=tmp_path)
+            kill_during(start(*words, cwd=tmp_path), stage, pattern)
+        finish(start(*words, cwd=tmp_path))
     for stage in ("frozen", "finetune"):
-        folders = (tmp_path / "runs" / "default", trained / "runs" / "default")
-        assert_same_bits(*(bits(folder, stage) for folder in folders))
-        rows = [
-            [json.loads(row) for row in (folder / stage / "metrics.jsonl").open()]
-            for folder in folders
-        ]
-        for mine, other in zip(*rows, strict=True):
+        assert_same_bits(*(bits(folder, stage) for folder in (killed, unbroken)))
+        for mine, other in zip(rows_of(killed, stage), rows_of(unbroken, stage), strict=True):
             del mine["images_per_second"], other["images_per_second"]
             assert mine == other
 
@@ -161,27 +181,17 @@ def weights_of(variables) -> np.ndarray:
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(variables.params)])
 
 
-def in_two_processes(*words, cwd):
-    place = f"distributed=localhost:{free_port()}"
-    pair = [command(*words, f"{place}/{index}/2", cwd=cwd) for index in (0, 1)]
-    for process in pair:
-        out, err = process.communicate()
-        assert process.returncode == 0, out + err
-
-
-def test_two_processes_train_to_the_result_of_one(trained, tmp_path):
-    alone, together = trained / "runs" / "default", tmp_path / "runs" / "default"
+def test_two_processes_train_to_the_result_of_one(toy, tmp_path):
+    alone, together = toy / "runs" / "default", tmp_path / "runs" / "default"
     shutil.copytree(alone, together)
     shutil.rmtree(together / "finetune")
-    words = ("stage=finetune", "epochs=3", "learning_rate=1e-3", "batch_size=8")
-    in_two_processes(*words, cwd=tmp_path)
-    rows = [
-        [json.loads(row) for row in (folder / "finetune" / "metrics.jsonl").open()]
-        for folder in (alone, together)
-    ]
-    for one, other in zip(*rows, strict=True):
+    place = f"distributed=localhost:{free_port()}"
+    for process in [start(*FINETUNE, f"{place}/{index}/2", cwd=tmp_path) for index in (0, 1)]:
+        finish(process)
+    rows = [rows_of(folder, "finetune") for folder in (alone, together)]
+    for mine, other in zip(*rows, strict=True):
         for name in ("epoch", "step", "learning_rate"):
-            assert one[name] == other[name]
+            assert mine[name] == other[name]
     # Sums over two devices round differently; Adam, whose first steps have the length of the
     # learning rate for the smallest gradient too, makes that grow with every epoch.
     losses = np.array([[row["loss"] for row in each] for each in rows])
@@ -275,17 +285,16 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_training_goes_on_once_there_i
     unbroken = small_disk / "runs" / "default" / "finetune"
     shutil.rmtree(unbroken)
     before = disks.contents(small_disk)
-    words = ("stage=finetune", "epochs=3", "learning_rate=1e-3", "batch_size=8")
     size = sum(path.stat().st_size for path in trained.glob("runs/default/finetune/last/*/**/*"))
     disks.fill(small_disk, free=size)
-    error = disk_error(*words, "checkpoint_steps=4", cwd=small_disk)
+    error = disk_error(*FINETUNE, "checkpoint_steps=4", cwd=small_disk)
     assert "No space left on device" in error
     assert "runs/default/finetune" in error
     after = disks.contents(small_disk)
     assert before.items() <= after.items()
     assert any(name.startswith("runs/default/finetune/last/") for name in after)
     (small_disk / disks.FILLER).unlink()
-    run(*words, cwd=small_disk)
+    run(*FINETUNE, cwd=small_disk)
     assert_same_bits(
         bits(small_disk / "runs" / "default", "finetune"),
         bits(trained / "runs" / "default", "finetune"),
