@@ -54,12 +54,14 @@ class Sample:
       place: what is opened.
       target: the file in it that is damaged.
       whole: its content.
+      planted: whether the patient of the tests is planted in it.
     """
 
     name: str
     place: Path
     target: Path
     whole: bytes
+    planted: bool = True
 
 
 @dataclass
@@ -144,7 +146,7 @@ def _try(sample: Sample, tally: Tally) -> None:
     except UserError as error:
         tally.refused += 1
         line = str(error)
-        if "\n" in line or any(word in line for word in files.PLANTED):
+        if "\n" in line or (sample.planted and any(word in line for word in files.PLANTED)):
             tally.fail(f"bad line: {line[:200]!r}")
     except Exception:
         tally.fail(traceback.format_exc(limit=-2))
@@ -207,14 +209,14 @@ def _real(folder: Path, root: str) -> list[Sample]:
     samples = []
     for path in sorted(Path(root).glob("volumes/*.vol")):
         copy = Path(shutil.copyfile(path, folder / f"real-{path.name}"))
-        samples.append(Sample("real vol", copy, copy, copy.read_bytes()))
+        samples.append(Sample("real vol", copy, copy, copy.read_bytes(), planted=False))
     for eye in sorted(path for path in Path(root).glob("eyes_dev/*") if path.is_dir()):
         place = folder / f"real-{eye.name}"
         place.mkdir()
         for path in eye.glob("*.tif"):
             (place / path.name).symlink_to(path.resolve())
         xml = Path(shutil.copyfile(next(eye.glob("*.xml")), place / "EXPORT.xml"))
-        samples.append(Sample("real heyex xml", place, xml, xml.read_bytes()))
+        samples.append(Sample("real heyex xml", place, xml, xml.read_bytes(), planted=False))
     return samples
 
 
