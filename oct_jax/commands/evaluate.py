@@ -14,7 +14,6 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -81,13 +80,6 @@ def evaluate(config: EvaluateConfig, source: ModelSource, console: Console) -> E
     out = Path(config.out) if config.out else _folder_for(folder, selection)
     check_claimable(out)
     check_column(scans.records, config.by)
-    by_column = partial(
-        figures_by_column,
-        records=scans.records,
-        column=config.by,
-        resamples=config.resamples,
-        seed=config.seed,
-    )
     outputs = outputs_of(classifier, scans, config.threads)
     evaluated = appraise(
         outputs,
@@ -112,10 +104,8 @@ def evaluate(config: EvaluateConfig, source: ModelSource, console: Console) -> E
         "chose_epoch_or_thresholds": overlap.chosen,
     }
     eyes = judge_eyes(classifier, scans, outputs)
-    about["by_column"] = by_column(_answered(evaluated))
-    about["eyes"] = None
-    if eyes:
-        about["eyes"] = eye_report(eyes, evaluated, resamples=config.resamples, seed=config.seed)
+    about["by_column"] = figures_by_column(_answered(evaluated), scans.records, config.by)
+    about["eyes"] = eye_report(eyes, evaluated) if eyes else None
     evaluated = replace(evaluated, report=evaluated.report | about)
     if config.out is None:
         claim_folder(folder / "evaluation")

@@ -67,10 +67,8 @@ def _judge(
     return JudgedEye(scans.records[rows[0]], int(scans.labels[rows[0]]), prediction)
 
 
-def eye_report(
-    eyes: Sequence[JudgedEye], evaluated: Evaluated, *, resamples: int, seed: int
-) -> dict[str, Any]:
-    """Figures of at least one eye, as JSON values; intervals draw patients."""
+def eye_report(eyes: Sequence[JudgedEye], evaluated: Evaluated) -> dict[str, Any]:
+    """Figures of at least one eye, as JSON values; intervals are over patients."""
     names = evaluated.scans.task.classes
     predictions = [eye.prediction for eye in eyes]
     refers = predictions[0].referral is not None
@@ -84,7 +82,7 @@ def eye_report(
         evaluated.scans.task.tiers,
     )
     table = confusion(answered.probabilities, answered.truth, len(names))
-    return part_figures(answered, resamples=resamples, seed=seed) | {
+    return part_figures(answered) | {
         "calibrated": all(eye.calibrated for eye in predictions),
         "confusion": {"names": list(names), "rows": table.tolist()},
     }

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from oct_jax.data.manifest import Record, column_names, summarize, values_of
-from oct_jax.metrics.classification import bootstrap, share_among
+from oct_jax.metrics.shares import patient_share
 from oct_jax.task import Tier
 from oct_jax.types import Referral, UserError
 
@@ -56,59 +56,53 @@ class Answered:
         )
 
 
-def part_figures(answered: Answered, *, resamples: int, seed: int) -> dict[str, Any]:
+def part_figures(answered: Answered) -> dict[str, Any]:
     """Accuracy, recall and referral with 95 % intervals over patients, as JSON values.
+
+    All are shares, with the intervals of `oct_jax.metrics.shares.patient_share`.
 
     Args:
       answered: at least one.
-      resamples: draws of patients.
-      seed: of these draws.
 
     Returns:
-      `count`, `patients`, and `figures`: of each name `value` and `interval`, None where they are
-      not defined.
+      `count`, `patients`, and `figures`: of each name `value` and `interval`, None where no answer
+      defines them.
     """
     right = answered.probabilities.argmax(1) == answered.truth
-    referred = np.array(answered.referrals if answered.referrals is not None else (), object)
-    wanted = np.array(answered.tiers, object)[answered.truth]
-
-    def of(drawn: Int[np.ndarray, "drawn"]) -> dict[str, float | None]:
-        truth, is_right = answered.truth[drawn], right[drawn]
-        values: dict[str, float | None] = {"accuracy": float(is_right.mean())}
-        values |= {
-            f"{name} recall": share_among(is_right, truth == group)
-            for group, name in enumerate(answered.names)
-        }
-        if not len(referred):
-            return values
-        told, due = referred[drawn], wanted[drawn]
-        values["deferred"] = float((told == "defer").mean())
-        if None in answered.tiers:
-            return values
-        answers = told != "defer"
-        return values | {
-            "urgent missed": share_among(answers & (told != "urgent"), due == "urgent"),
-            "tier accuracy when answered": share_among(told == due, answers),
-        }
-
-    values = of(np.arange(len(right)))
-    intervals = bootstrap(answered.patients, of, resamples=resamples, seed=seed)
+    everything = np.ones(len(right), bool)
+    shares = {"accuracy": (right, everything)}
+    shares |= {
+        f"{name} recall": (right, answered.truth == group)
+        for group, name in enumerate(answered.names)
+    }
+    if answered.referrals is not None:
+        referred = np.array(answered.referrals, object)
+        shares["deferred"] = (referred == "defer", everything)
+        if None not in answered.tiers:
+            due = np.array(answered.tiers, object)[answered.truth]
+            decided = referred != "defer"
+            shares["urgent missed"] = (decided & (referred != "urgent"), due == "urgent")
+            shares["tier accuracy when answered"] = (referred == due, decided)
+    patients = np.array(answered.patients, object)
     return {
         "count": len(right),
         "patients": len(set(answered.patients)),
         "figures": {
-            name: {"value": value, "interval": intervals[name]} for name, value in values.items()
+            name: _share(holds[among], patients[among].tolist())
+            for name, (holds, among) in shares.items()
         },
     }
 
 
+def _share(holds: Bool[np.ndarray, "answers"], patients: list[str]) -> dict[str, Any]:
+    if not len(holds):
+        return {"value": None, "interval": None}
+    share, low, high = patient_share(holds, patients)
+    return {"value": share, "interval": (low, high)}
+
+
 def figures_by_column(
-    answered: Answered,
-    records: Sequence[Record],
-    column: str | None,
-    *,
-    resamples: int,
-    seed: int,
+    answered: Answered, records: Sequence[Record], column: str | None
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """`part_figures` for every value of a column of the manifest, or of several.
 
@@ -117,8 +111,6 @@ def figures_by_column(
       records: of the scans.
       column: a column of the manifest; None for `BY_DEFAULT` and the columns of one's own, where
         they have 2 to `MOST_VALUES` different values.
-      resamples: draws of patients.
-      seed: of these draws.
 
     Returns:
       By column, then by value.
@@ -128,7 +120,7 @@ def figures_by_column(
     """
     return {
         name: {
-            value: part_figures(answered.take(rows), resamples=resamples, seed=seed)
+            value: part_figures(answered.take(rows))
             for value, rows in _parts(values_of(records, name) or []).items()
         }
         for name in _columns(records, column)

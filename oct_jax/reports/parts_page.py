@@ -80,10 +80,7 @@ def _certainty(eyes: Mapping[str, Any]) -> str:
 
 
 def _few(patients: int) -> str:
-    return (
-        f"{patients} patients are few: where all are right, an error of up to"
-        f" {min(1.0, 3 / patients):.0%} is compatible with that (rule of three)"
-    )
+    return f"{patients} patients are few: the intervals say how little they show"
 
 
 def _figures(part: Mapping[str, Any]) -> str:
