@@ -26,14 +26,14 @@ def part_lines(report: Mapping[str, Any]) -> Iterator[str]:
     """The same for the terminal."""
     eyes = report.get("eyes")
     if eyes:
-        yield f"by eye: {_size(eyes, 'eyes')}{_certainty(eyes)}"
+        yield f"by eye: {_size(eyes, 'eye')}{_certainty(eyes)}"
         yield f"  {_figures(eyes)}"
         if eyes["patients"] < FEW_PATIENTS:
             yield f"  {_few(eyes['patients'])}"
     for column, parts in (report.get("by_column") or {}).items():
         yield f"by {column}:"
         for value, part in parts.items():
-            yield f"  {value}: {_size(part, 'scans')}; {_figures(part)}"
+            yield f"  {value}: {_size(part, 'scan')}; {_figures(part)}"
 
 
 def part_sections(report: Mapping[str, Any]) -> Iterator[str]:
@@ -56,7 +56,7 @@ def part_sections(report: Mapping[str, Any]) -> Iterator[str]:
 
 def _eyes(eyes: Mapping[str, Any]) -> Iterator[str]:
     yield "<h2>By eye</h2>"
-    words = f"{_size(eyes, 'eyes')}{_certainty(eyes)}."
+    words = f"{_size(eyes, 'eye')}{_certainty(eyes)}."
     if eyes["patients"] < FEW_PATIENTS:
         words += f" {_few(eyes['patients'])}."
     yield f"<p>{html.text(words)}</p>"
@@ -72,7 +72,11 @@ def _cells(part: Mapping[str, Any], names: list[str]) -> list[str]:
 
 
 def _size(part: Mapping[str, Any], what: str) -> str:
-    return f"{part['count']} {what} of {part['patients']} patients"
+    return f"{_counted(part['count'], what)} of {_counted(part['patients'], 'patient')}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _certainty(eyes: Mapping[str, Any]) -> str:
@@ -80,7 +84,8 @@ def _certainty(eyes: Mapping[str, Any]) -> str:
 
 
 def _few(patients: int) -> str:
-    return f"{patients} patients are few: the intervals say how little they show"
+    verb = "is" if patients == 1 else "are"
+    return f"{_counted(patients, 'patient')} {verb} few: the intervals say how little that shows"
 
 
 def _figures(part: Mapping[str, Any]) -> str:

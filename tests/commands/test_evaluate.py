@@ -392,6 +392,6 @@ def test_a_column_of_ones_own(run, eyes, tmp_path, monkeypatch, capsys):
     load(run).save("mine.safetensors")
     words = ("model=mine.safetensors", f"data={eyes}", "manifest=manifest.csv", "resamples=10")
     assert call(monkeypatch, *words, "by=sex") == 0
-    assert "by sex:\n    F: 14 scans of 1 patients" in capsys.readouterr().out
+    assert "by sex:\n    F: 14 scans of 1 patient;" in capsys.readouterr().out
     assert call(monkeypatch, *words, "by=age") == 2
     assert "by=age: no such column" in capsys.readouterr().err
