@@ -119,7 +119,7 @@ def test_every_setting_that_is_a_path_is_expanded():
         if any(word in f" {key.doc}" for word in (" folder", " file", "manifest.csv", " zip"))
         and "str" in str(key.type)
     }
-    assert paths <= PATHS | {"labels", "distributed"}
+    assert paths <= PATHS | {"labels", "unseen", "distributed"}
     assert {"run", "data", "root", "out", "manifest", "write_manifest"} <= paths | {
         "write_manifest"
     }

@@ -25,6 +25,7 @@ from oct_jax.export import quantize, verify
 from oct_jax.export.bundle import export, metadata
 from oct_jax.export.documents import model_card, readme
 from oct_jax.export.golden import encode_pgm
+from oct_jax.export.graph import make_graphs
 from oct_jax.files import read_json, write_json
 from oct_jax.provenance import Provenance, ScanDigests
 from oct_jax.runs.load import load
@@ -36,6 +37,18 @@ from oct_jax.types import UserError
 def contents(folder: Path) -> dict[str, bytes]:
     paths = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def graphs(classifier):
+    return make_graphs(classifier)
+
+
+@pytest.fixture
+def traced(graphs, monkeypatch):
+    """An export of the run finds its network traced, and tries one recipe of int8."""
+    monkeypatch.setattr(bundle_module, "make_graphs", lambda classifier: graphs)
+    monkeypatch.setattr(quantize, "RECIPES", quantize.RECIPES[:1])
 
 
 @pytest.fixture
@@ -255,24 +268,22 @@ def test_documents_name_the_tasks_own_classes_and_the_grids_own_size(bundle):
     assert not any(name in text for name in ("DRUSEN", "NORMAL", "a seventh"))
 
 
-def test_a_failed_export_leaves_the_old_bundle_whole(copy, run, monkeypatch):
+def test_a_failed_export_leaves_the_old_bundle_whole(traced, copy, run, monkeypatch):
     before = contents(copy)
 
     def fails(*_):
         raise RuntimeError("the disk is full")
 
     monkeypatch.setattr(bundle_module, "sums_of", fails)
-    monkeypatch.setattr(quantize, "RECIPES", quantize.RECIPES[:1])
     with pytest.raises(RuntimeError):
-        export(find_source(str(run), None), copy)
+        export(find_source(str(run), None), copy, viewer=False)
     assert contents(copy) == before
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
 
 
-def test_an_old_bundle_is_replaced_and_another_folder_is_not(copy, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(quantize, "RECIPES", quantize.RECIPES[:1])
+def test_an_old_bundle_is_replaced_and_another_folder_is_not(traced, copy, run, tmp_path):
     (copy / "README.md").write_text("old")
-    export(find_source(str(run), None), copy)
+    export(find_source(str(run), None), copy, viewer=False)
     assert (copy / "README.md").read_text() != "old"
     other = tmp_path / "photographs"
     other.mkdir()
@@ -282,7 +293,7 @@ def test_an_old_bundle_is_replaced_and_another_folder_is_not(copy, run, tmp_path
     assert (other / "mine.txt").read_text() == "keep me"
 
 
-def test_without_the_scans_the_bundle_has_no_int8_and_says_why(run, tmp_path):
+def test_without_the_scans_the_bundle_has_no_int8_and_says_why(traced, run, tmp_path):
     moved = Path(shutil.copytree(run, tmp_path / "run"))
     config = read_json(moved / "config.json")
     config["settings"]["data"] = str(tmp_path / "gone")
