@@ -114,7 +114,7 @@ def measure(run: Path, elsewhere: Path | None) -> None:
             cli.evaluate([f"run={run}", f"data={elsewhere / name}", *words])
     report = read_report(run)
     if report is None or report.model != model:
-        cli.explain(["report", f"run={run}"])
+        cli.explain(["report", f"run={run}", "scans=120"])  # all test and calibration scans
 
 
 def half_precision_price(whole: Classifier, half: Classifier, data: str) -> tuple[int, float]:

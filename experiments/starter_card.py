@@ -97,14 +97,14 @@ def _heatmaps(classifier: Classifier) -> str:
     report = tested[-1]
     if not report.passed:
         return (
-            f"The faithfulness report on {report.scans} test scans was **not passed**: heatmaps are"
+            f"The faithfulness report on {report.scans} scans was **not passed**: heatmaps are"
             " marked as unverified."
         )
     return (
-        f"Grad-CAM passed the faithfulness report on {report.scans} test scans: removing what a"
-        " heatmap marks costs the class more probability than removing random places or what a"
-        " random head's heatmap marks, and random weights destroy it. A heatmap has a coarse grid,"
-        " and shows where, not why."
+        f"Grad-CAM passed the faithfulness report on {report.scans} test and calibration scans:"
+        " removing what a heatmap marks costs the class more probability than removing random"
+        " places or what a random head's heatmap marks, and random weights destroy it. A heatmap"
+        " has a coarse grid, and shows where, not why."
     )
 
 

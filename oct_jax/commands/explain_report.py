@@ -25,7 +25,12 @@ from oct_jax.reports.faithfulness import examine
 from oct_jax.reports.faithfulness_page import draw_curves, draw_sheet, to_markdown
 from oct_jax.reports.overlay import encode_png
 from oct_jax.runs.ownership import check_claimable, claim_folder
-from oct_jax.runs.scans import find_overlap, refuse_overlap, select_scans_for
+from oct_jax.runs.scans import (
+    find_overlap,
+    open_run_scans,
+    refuse_overlap,
+    select_scans_for,
+)
 from oct_jax.runs.source import ModelSource
 from oct_jax.runs.verified import report_path
 from oct_jax.types import UserError
@@ -96,19 +101,26 @@ def choose_scans(
 ) -> Scans:
     """About `count` scans that the model was not trained on, as many of each class.
 
+    Of a run's own scans those of its test split, and where they are fewer than `count` those of its
+    calibration split too: the rule was fitted to them, but no weight, and heatmaps are of weights.
+
     Args:
       source: where the model is.
       classifier: the model.
-      data: a folder of labelled scans; None for the run's own test scans.
+      data: a folder of labelled scans; None for the run's own.
       count: of scans.
 
     Raises:
       UserError: the data is gone, has no test scans, or the model was trained on it.
     """
-    selection = select_scans_for(source, classifier, data=data)
-    overlap = find_overlap(classifier.provenance, selection.scans.records)
-    refuse_overlap(overlap, len(selection.scans), allowed=False)
-    return selection.scans.take(_spread(selection.scans, count).tolist())
+    scans = select_scans_for(source, classifier, data=data).scans
+    if source.run is not None and data is None and len(scans) < count:
+        own = open_run_scans(source.run)
+        untrained = [record.split in ("test", "calibration") for record in own.records]
+        scans = own.take(np.flatnonzero(untrained).tolist())
+    overlap = find_overlap(classifier.provenance, scans.records)
+    refuse_overlap(overlap, len(scans), allowed=False)
+    return scans.take(_spread(scans, count).tolist())
 
 
 def _spread(source: Scans, count: int) -> np.ndarray:

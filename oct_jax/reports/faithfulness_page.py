@@ -22,14 +22,14 @@ _SHEET = 24
 def to_markdown(figures: dict[str, Any]) -> str:
     """The report for people."""
     title = "# Are the explanations faithful?"
-    kind = "SYNTHETIC phantoms" if figures["synthetic"] else "test scans"
+    kind = "SYNTHETIC phantoms" if figures["synthetic"] else "scans"
     lines = [
         title,
         "",
         f"{figures['method']}{', flip-averaged' if figures['flip'] else ''}; {figures['scans']}"
-        f" {kind}, the model is right on {figures['accuracy']:.1%};"
-        f" {figures['empty_maps']} empty maps. Means over scans; 95 % bootstrap intervals"
-        " draw patients.",
+        f" {kind} of {figures['patients']} patients that the model was not trained on; it is right"
+        f" on {figures['accuracy']:.1%}; {figures['empty_maps']} empty maps. Means over scans; 95 %"
+        " bootstrap intervals draw patients.",
         "",
         f"**{'PASSED' if figures['passed'] else 'NOT PASSED'}**",
         "",

@@ -19,7 +19,7 @@ from oct_jax.data.preprocess import Preprocess, geometry
 from oct_jax.provenance import Provenance, ScanDigests
 from oct_jax.reports.faithfulness import MAPS, criteria, examine, lesions_over_input
 from oct_jax.runs.load import load
-from oct_jax.runs.scans import select_for_model
+from oct_jax.runs.scans import open_run_scans, select_for_model
 from oct_jax.runs.source import ModelSource, find_source
 from oct_jax.runs.verified import report_path
 from oct_jax.task import KERMANY
@@ -46,6 +46,17 @@ def test_a_stored_report_is_whole(run, tmp_path):
     assert figures["synthetic"]
     assert not figures["passed"]  # the weights are random
     assert "NOT PASSED" in (where / "report.md").read_text()
+
+
+def test_calibration_scans_fill_up_where_test_scans_are_few(run):
+    classifier, source = load(run), find_source(str(run), None)
+    own = open_run_scans(run)
+    tests = {record.path for record in own.records if record.split == "test"}
+    few = choose_scans(source, classifier, None, len(tests) // 2)
+    assert {record.path for record in few.records} <= tests
+    many = choose_scans(source, classifier, None, 10_000)
+    assert {record.split for record in many.records} == {"test", "calibration"}
+    assert tests < {record.path for record in many.records}
 
 
 def test_the_same_seed_gives_the_same_figures(run, tested):

@@ -45,7 +45,7 @@ class ExplainReportConfig:
         default=None,
         validator=not_empty,
         doc="a folder of labelled scans that the model was not trained on; none: the run's own test"
-        " scans; must be given with model=",
+        " scans, with its calibration scans where these are too few; must be given with model=",
     )
     method: Literal["gradcam", "gradcam-dense", "gradcam++", "hirescam", "eigencam"] = chz.field(
         default="gradcam", doc="the class activation map to test"
