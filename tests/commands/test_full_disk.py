@@ -7,7 +7,9 @@ import pytest
 from disks import FILLER, contents, fill, protect, resize
 
 from oct_jax.commands import cli, entry
-from oct_jax.export import quantize
+from oct_jax.export import bundle, quantize
+from oct_jax.export.graph import make_graphs
+from oct_jax.runs.load import load
 
 COMMANDS = {
     "recalibrate": (cli.evaluate, ["recalibrate"]),
@@ -17,6 +19,11 @@ COMMANDS = {
 }
 
 
+@pytest.fixture(scope="module")
+def graphs(run):
+    return make_graphs(load(run))
+
+
 @pytest.fixture
 def on_disk(run, small_disk):
     resize(small_disk, "30M")
@@ -24,10 +31,11 @@ def on_disk(run, small_disk):
 
 
 @pytest.fixture(params=COMMANDS)
-def call(request, on_disk, monkeypatch, capsys):
+def call(request, on_disk, graphs, monkeypatch, capsys):
     """Runs a command on the run; returns its exit code and what it says on standard error."""
     command, words = COMMANDS[request.param]
     monkeypatch.setattr(quantize, "RECIPES", quantize.RECIPES[:1])
+    monkeypatch.setattr(bundle, "make_graphs", lambda classifier: graphs)
     monkeypatch.setattr(sys, "argv", ["command", *words, f"run={on_disk}"])
 
     def call():

@@ -20,8 +20,6 @@ from oct_jax.metrics.monitor import monitor
 from oct_jax.model.inference import Outputs, predict_source
 from oct_jax.model.protocol import fingerprint_of
 
-pytestmark = pytest.mark.xdist_group("model_file")
-
 
 @pytest.fixture(scope="module")
 def calibrated(run, tmp_path_factory):

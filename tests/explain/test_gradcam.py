@@ -1,5 +1,6 @@
 """Class activation maps: laws, the closed form, and parity with pytorch-grad-cam."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -45,9 +46,14 @@ jitted = jax.jit(saliency, static_argnums=(0, 4))
 jitted_closed_form = jax.jit(closed_form, static_argnums=3)
 
 
+@functools.cache
+def fresh(config: MobileNetV3Config, seed: int) -> Variables:
+    return build(config).init(seed)
+
+
 def variables_of(config: MobileNetV3Config, seed: int) -> Variables:
     """A folded model with a head of the size that training leaves."""
-    params = build(config).init(seed % 3).params
+    params = fresh(config, seed % 3).params
     rng = np.random.default_rng(seed)
     head = jax.tree.map(
         lambda leaf: jnp.asarray(0.2 * rng.standard_normal(leaf.shape, np.float32)), params["head"]
