@@ -143,7 +143,7 @@ def write_model(path: Path, content: ModelFile, *, half: bool = False) -> None:
         "tested": [dataclasses.asdict(report) for report in content.provenance.tested],
     }
     if content.eye_rule is not None:
-        header["eye_rule"] = rule_values(content.eye_rule)
+        header["eye_rule"] = _without_folders(rule_values(content.eye_rule))
     # As it will be read: lists, plain keys.
     header = json.loads(json.dumps(header, allow_nan=False))
     header["sha256"] = digest(header, tensors)
@@ -318,10 +318,18 @@ def _variables(
     return Variables(**jax.tree_util.tree_map_with_path(leaf, shapes))
 
 
+def _without_folders(values: dict[str, Any]) -> dict[str, Any]:
+    """A rule's values in which its data has a name and no path: the file is given to others."""
+    data = values["fitted_on"].get("data")
+    if data is None:
+        return values
+    return values | {"fitted_on": values["fitted_on"] | {"data": Path(data).name or data}}
+
+
 def _rule_as_json(rule: DecisionRule) -> dict[str, Any]:
     outliers = rule.outliers
     return {
-        **rule_values(rule),
+        **_without_folders(rule_values(rule)),
         "rest_precision": None if outliers is None else outliers.rest_precision,
         "outlier_threshold": None if outliers is None else outliers.threshold,
         "no_retina_threshold": None if outliers is None else finite(outliers.no_retina),
