@@ -31,7 +31,7 @@ hypothesis.settings.load_profile("oct_jax")
 
 
 # Groups of tests that take longest: begun first, so that none is left for one worker at the end.
-LONGEST = ("export", "commands/test_train.py")
+LONGEST = ("commands/test_train.py", "commands/test_real_scans.py", "export")
 
 
 def pytest_configure(config):

@@ -3,7 +3,9 @@
 import io
 
 import cv2
+import jax
 import numpy as np
+import pytest
 from rich.console import Console
 from sklearn.datasets import load_sample_images
 
@@ -14,7 +16,16 @@ from oct_jax.data.manifest import read_manifest
 from oct_jax.data.split import leaking_patients
 
 
-def test_frozen_stage_on_real_scans(real_scans, real_weights, tmp_path):
+@pytest.fixture
+def optimised():
+    """Programs as users run them: here they run longer than they take to compile."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+def test_frozen_stage_on_real_scans(optimised, real_scans, real_weights, tmp_path):
     words = [
         "stage=frozen",
         f"data={real_scans}",
