@@ -30,6 +30,17 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("oct_jax")
 
 
+@pytest.fixture
+def optimised():
+    """Programs as users run them: for tests that run longer than they take to compile."""
+    import jax  # reads its settings, which are made above
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 # Groups of tests that take longest: begun first, so that none is left for one worker at the end.
 LONGEST = ("commands/test_train.py", "commands/test_real_scans.py", "export")
 

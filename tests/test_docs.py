@@ -43,11 +43,10 @@ CONFIGS = {
 }
 # What the tutorial's cells say, and what is enough to see that they run.
 TINY = {
-    "patients=600": "patients=24",
+    "patients=800": "patients=24",
     "batch_size=16": "batch_size=4",
-    "width=0.5": "width=0.25",
-    "size=96": "size=32",
-    "epochs=12": "epochs=1",
+    'weights="starter"': 'weights="random", variant="large_minimalistic", width=0.25',
+    "size=128": "size=32",
     "epochs=3": "epochs=1",
     "resamples=200": "resamples=10",
 }

@@ -3,9 +3,7 @@
 import io
 
 import cv2
-import jax
 import numpy as np
-import pytest
 from rich.console import Console
 from sklearn.datasets import load_sample_images
 
@@ -14,15 +12,6 @@ from oct_jax.commands.train import train_stage
 from oct_jax.commands.train_settings import read_settings
 from oct_jax.data.manifest import read_manifest
 from oct_jax.data.split import leaking_patients
-
-
-@pytest.fixture
-def optimised():
-    """Programs as users run them: here they run longer than they take to compile."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def test_frozen_stage_on_real_scans(optimised, real_scans, real_weights, tmp_path):

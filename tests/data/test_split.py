@@ -1,6 +1,7 @@
 """A split never parts a patient, uses every scan once, and depends on scans and seed alone."""
 
 import hashlib
+import random
 from collections import Counter
 
 import pytest
@@ -19,12 +20,14 @@ from oct_jax.data.split import (
 from oct_jax.task import KERMANY
 from oct_jax.types import SPLITS, UserError
 
-CLASSES = KERMANY.classes  # once: Hypothesis refuses the random checks of types in a strategy
+CLASSES = KERMANY.classes
 
 
 def make_record(label, patient, index, split="", content=None):
+    # Types are checked at random places, and Hypothesis refuses a strategy that moves `random`.
+    state = random.getstate()
     content = content or f"{label} {patient} {index} {split}"
-    return Record(
+    record = Record(
         path=f"{split}/{label}/{label}-{patient}-{index}.jpeg".lstrip("/"),
         label=label,
         patient=str(patient),
@@ -34,6 +37,8 @@ def make_record(label, patient, index, split="", content=None):
         bytes=1,
         sha256=hashlib.sha256(content.encode()).hexdigest(),
     )
+    random.setstate(state)
+    return record
 
 
 def scans_of(classes_of_patients, split=""):

@@ -293,6 +293,18 @@ def test_an_old_bundle_is_replaced_and_another_folder_is_not(traced, copy, run, 
     assert (other / "mine.txt").read_text() == "keep me"
 
 
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"model": ', b"\xff\x00"])
+@pytest.mark.parametrize("name", ["provenance.json", "evaluation/report.json"])
+def test_a_damaged_file_of_the_run_is_one_line_and_no_bundle(run, tmp_path, name, content):
+    damaged = Path(shutil.copytree(run, tmp_path / "run"))
+    (damaged / name).parent.mkdir(exist_ok=True)
+    (damaged / name).write_bytes(content)
+    with pytest.raises(UserError, match=name) as raised:
+        export_bundle(ExportConfig(), find_source(str(damaged), None), Console(quiet=True))
+    assert "\n" not in str(raised.value)
+    assert not (damaged / "export").exists()
+
+
 def test_without_the_scans_the_bundle_has_no_int8_and_says_why(traced, run, tmp_path):
     moved = Path(shutil.copytree(run, tmp_path / "run"))
     config = read_json(moved / "config.json")

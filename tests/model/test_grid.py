@@ -150,7 +150,7 @@ def test_positions_between_look_between():
     assert places[1] - places[0] == pytest.approx(16, abs=4)
 
 
-def test_patches_of_a_transformer_look_at_their_middle():
+def test_patches_of_a_transformer_look_at_their_middle(optimised):
     model = ViT(width=32, depth=1, heads=2)
     grid = measure_grid(model, model.init(0), Preprocess(size=96, mean=(0.5,) * 3, std=(0.5,) * 3))
     assert (grid.scale_y, grid.scale_x) == (16, 16)

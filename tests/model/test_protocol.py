@@ -41,4 +41,4 @@ def test_configs_keep_the_protocol(config):
 def test_a_model_of_the_protocol_alone_is_trained_by_other_tests():
     """`tests/train/test_stages.py` trains it in both stages; it has nothing beyond the protocol."""
     assert members(ToyModel) - {"features_out", "dropout", "dtype"} == members(Model)
-    assert members(ToyConfig) - {"dropout", "dtype", "remat"} == members(ModelConfig)
+    assert members(ToyConfig) - {"dropout", "dtype", "remat", "load"} == members(ModelConfig)
