@@ -45,7 +45,6 @@ CONFIGS = {
 TINY = {
     "patients=800": "patients=24",
     "batch_size=16": "batch_size=4",
-    'weights="starter"': 'weights="random", variant="large_minimalistic", width=0.25',
     "size=128": "size=32",
     "epochs=3": "epochs=1",
     "resamples=200": "resamples=10",
