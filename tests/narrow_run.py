@@ -12,6 +12,7 @@ import numpy as np
 from oct_jax.data.manifest import write_manifest
 from oct_jax.data.phantom import phantom_scans
 from oct_jax.data.preprocess import HeatmapGrid, Preprocess
+from oct_jax.files import write_json
 from oct_jax.model.fold import fold
 from oct_jax.model.grid import write_grid
 from oct_jax.model.mobilenet_v3 import MobileNetV3Config
@@ -43,6 +44,7 @@ def _made_once(seed: int, preprocess: Preprocess) -> Path:
     stage.mkdir(parents=True)
     settings = {"data": "phantom", "on_bad_scan": "refuse", "seed": 1, "phantom_patients": 24}
     write_run_config(folder, RunConfig(settings, MODEL, preprocess, synthetic=True))
+    write_json(folder / "provenance.json", {})
     write_manifest(phantom_scans(patients=24, seed=1).records, folder / "manifest.csv")
     with open_checkpoints(stage) as checkpoints:
         trained = Variables({**variables.params, "head": head}, variables.stats)

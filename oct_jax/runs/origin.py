@@ -34,9 +34,19 @@ class Origin(Struct):
 
 
 def read_origin(folder: Path) -> Origin:
-    """A run's `provenance.json`; empty where there is none."""
+    """A run's `provenance.json`.
+
+    Raises:
+      UserError: it is missing or damaged. Without it scans that the first weights were trained on
+        would pass as new ones.
+    """
     path = folder / "provenance.json"
-    return read_json(path, Origin) if path.is_file() else Origin()
+    if not path.is_file():
+        raise UserError(
+            f"{path}: missing; copy it from where the run was made: it says what the run's first"
+            " weights were trained on"
+        )
+    return read_json(path, Origin)
 
 
 def provenance_of(folder: Path, model: str, rule: DecisionRule | None) -> Provenance:
@@ -48,7 +58,7 @@ def provenance_of(folder: Path, model: str, rule: DecisionRule | None) -> Proven
       rule: its decision rule.
 
     Raises:
-      UserError: the manifest is missing or damaged, or provenance.json is damaged.
+      UserError: the manifest is missing or damaged, or provenance.json is.
     """
     origin = read_origin(folder)
     records = read_manifest(folder / "manifest.csv")

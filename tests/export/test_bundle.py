@@ -305,6 +305,13 @@ def test_a_damaged_file_of_the_run_is_one_line_and_no_bundle(run, tmp_path, name
     assert not (damaged / "export").exists()
 
 
+def test_a_run_without_its_origin_is_not_loaded(run, tmp_path):
+    torn = Path(shutil.copytree(run, tmp_path / "run"))
+    (torn / "provenance.json").unlink()
+    with pytest.raises(UserError, match=r"provenance.json: missing; copy it"):
+        load(torn)
+
+
 def test_without_the_scans_the_bundle_has_no_int8_and_says_why(traced, run, tmp_path):
     moved = Path(shutil.copytree(run, tmp_path / "run"))
     config = read_json(moved / "config.json")
