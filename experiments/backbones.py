@@ -41,7 +41,7 @@ import jax.numpy as jnp
 import matplotlib
 import numpy as np
 import optax
-from crossvalidate import same_words
+from folds import same_words
 from memory import absent_tpu, measure
 from rich.console import Console
 
